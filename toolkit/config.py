@@ -1,0 +1,75 @@
+"""Configuration files: YAML checked by pydantic, with errors that name the file, the key and the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from toolkit.errors import ConfigError
+
+
+class Config(BaseModel):
+    """The base of every configuration: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(kind: type[C], path: Path, overrides: tuple[str, ...] = ()) -> C:
+    """Read ``path`` into ``kind``; each override is ``key.sub=value`` with a YAML value and wins over the file.
+
+    Raises:
+        ConfigError: for a missing file, broken YAML, an unknown key or a value of the wrong kind.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}.", "Check the path.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}.", "Mend the file.") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds no mapping at the top.", "Write it as `key: value` lines.")
+    for override in overrides:
+        _apply(raw, override)
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        raise _explain(kind, path, error) from None
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    dotted, separator, value = override.partition("=")
+    if not separator or not dotted:
+        raise ConfigError(f"{override!r} is not of the form key=value.", "For example --set epochs=2.")
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        raw = raw.setdefault(parent, {})
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{dotted!r} goes through {parent!r}, which holds no keys.", "Check the spelling.")
+    raw[last] = yaml.safe_load(value)
+
+
+def _explain(kind: type[Config], path: Path, error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return ConfigError(f"{path}: {key}: {first['msg']}.", "Correct the value.")
+    near = difflib.get_close_matches(str(first["loc"][-1]), _known_keys(kind), 1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(_known_keys(kind))}."
+    return ConfigError(f"{path} has an unknown key {key!r}.", hint)
+
+
+def _known_keys(kind: type[BaseModel]) -> list[str]:
+    keys: list[str] = []
+    for name, field in kind.model_fields.items():
+        keys.append(name)
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys += _known_keys(inner)
+    return keys

@@ -1,0 +1,60 @@
+"""What a training run can be told, with its defaults; read from ``models/configs/<name>.yaml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from toolkit.config import Config
+
+
+class LoraSettings(Config):
+    """The shape of the adapter (Hu et al., 2021). It sits on every linear layer of the decoder."""
+
+    rank: int = Field(16, ge=1, le=16)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class DataSettings(Config):
+    """What is learned from. Limits take the first rows after a seeded shuffle; null takes all."""
+
+    split: str = "train"
+    limit: int | None = None
+    soft_labels: Literal["equal", "votes"] = "equal"
+    chains: Path | None = Field(None, description="JSONL written by `emotion-lrm data cot`")
+    chain_limit: int | None = None
+    labels_per_chain: float | None = Field(None, description="label-only examples per chain; null takes all")
+    dev_limit: int = 1000
+
+
+class TrainConfig(Config):
+    """One training run. Lengths are tokens, rates are per step."""
+
+    name: str
+    base: str = "smollm2-135m"
+    init: Path | None = Field(None, description="an adapter folder to start from")
+    lora: LoraSettings = LoraSettings()
+    data: DataSettings = DataSettings()
+    objective: Literal["restricted", "full"] = "restricted"
+    chain_weight: float = Field(0.5, ge=0)
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int | None = None
+    batch_size: int = Field(32, ge=1)
+    max_tokens: int = Field(192, ge=16, description="a longer text is cut at its end")
+    learning_rate: float = Field(5e-4, gt=0)
+    warmup_steps: int = 100
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    seed: int = 42
+    eval_every: int = 400
+    checkpoint_every: int = 100
+    out: Path | None = Field(None, description="default: models/runs/<name>")
+
+    @property
+    def run_dir(self) -> Path:
+        """Where log, checkpoints and the finished adapter are written."""
+        return self.out or Path("models/runs") / self.name

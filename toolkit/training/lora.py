@@ -1,0 +1,228 @@
+"""LoRA fine-tuning of any causal LM that transformers knows, on the CPU by default, on a GPU when there is one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from toolkit.base import load_base
+from toolkit.contract.example import Example
+from toolkit.errors import EmotionLRMError, UsageError
+from toolkit.training.checkpoint import Checkpoint, latest_checkpoint, save_adapter, save_checkpoint
+from toolkit.training.config import TrainConfig
+from toolkit.training.encode import Encoded, Encoder, HFTokenizer, bucketed_batches, epochs_of
+from toolkit.training.objective import answer_loss, collate, hidden_states, label_loss, label_posterior
+from toolkit.training.weights import choose_precision, load_base_weights
+
+
+class MasterAdamW:
+    """AdamW on float32 copies of low-precision parameters, with linear warm-up and decay.
+
+    Updates of bfloat16 weights vanish once they fall under 1/256 of the weight; the float32 copies keep them.
+    """
+
+    def __init__(self, parameters: list[Tensor], config: TrainConfig, total_steps: int) -> None:
+        self.parameters, self.config, self.total_steps = parameters, config, total_steps
+        self.masters = [p.detach().float().clone() for p in parameters]
+        self.adam = torch.optim.AdamW(self.masters, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+    def rate(self, step: int) -> float:
+        """The learning rate at ``step``, from 0: linear up over the warm-up, then linear down to 0."""
+        warm = (step + 1) / max(1, self.config.warmup_steps)
+        cool = (self.total_steps - step) / max(1, self.total_steps - self.config.warmup_steps)
+        return self.config.learning_rate * max(0.0, min(1.0, warm, cool))
+
+    def step(self, step: int) -> float:
+        """Clip, update, copy back; returns the gradient norm before clipping."""
+        for master, parameter in zip(self.masters, self.parameters, strict=True):
+            master.grad = None if parameter.grad is None else parameter.grad.float()
+            parameter.grad = None
+        norm = torch.nn.utils.clip_grad_norm_(self.masters, self.config.max_grad_norm)
+        for group in self.adam.param_groups:
+            group["lr"] = self.rate(step)
+        self.adam.step()
+        with torch.no_grad():
+            for master, parameter in zip(self.masters, self.parameters, strict=True):
+                parameter.copy_(master)
+        return float(norm)
+
+
+@dataclass
+class Trainer:
+    """A loaded model with its adapter, and the data it learns from."""
+
+    config: TrainConfig
+    model: Any
+    encoder: Encoder
+    train: list[Encoded]
+    dev: list[Encoded]
+    facts: dict[str, str]
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        core = self.model.get_base_model()
+        self.decoder, self.head = core.model, core.get_output_embeddings().weight
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        per_epoch = len(bucketed_batches(self.train, self.config.batch_size, 0))
+        self.total_steps = min(
+            math.ceil(per_epoch * self.config.epochs), self.config.max_steps or math.ceil(per_epoch * self.config.epochs)
+        )
+        self.optimizer = MasterAdamW(self.parameters, self.config, self.total_steps)
+
+    def batches(self, start: int) -> Iterator[list[Encoded]]:
+        """The batches of steps ``start`` to the last; the same seed gives the same ones after a resume."""
+        stream = epochs_of(
+            lambda epoch: bucketed_batches(self.train, self.config.batch_size, self.config.seed + epoch)
+        )
+        return itertools.islice(stream, start, self.total_steps)
+
+    def loss(self, rows: list[Encoded]) -> tuple[Tensor, dict[str, float]]:
+        """The weighted sum of both objectives for one batch, and its parts."""
+        frame, trie = self.encoder.frames[rows[0].lens], self.encoder.tries[rows[0].lens]
+        batch = collate(rows, trie)
+        states = hidden_states(self.decoder, frame, batch.tokens.to(self.model.device))
+        label = label_loss(states, self.head, batch, trie, self.config.objective == "full")
+        answer = answer_loss(states, self.head, batch)
+        share = sum(row.chain for row in rows) / len(rows)
+        total = label + self.config.chain_weight * share * answer
+        return total, {"label_loss": float(label.detach()), "answer_loss": float(answer.detach())}
+
+    def step(self, number: int, rows: list[Encoded]) -> dict[str, float]:
+        """One update."""
+        self.model.train()
+        total, parts = self.loss(rows)
+        total.backward()  # type: ignore[no-untyped-call]
+        if not math.isfinite(parts["label_loss"]):
+            raise EmotionLRMError(f"The loss is no number at step {number}.", "Lower learning_rate, or use float32.")
+        return {**parts, "grad_norm": self.optimizer.step(number), "learning_rate": self.optimizer.rate(number)}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Label loss and top-1 accuracy on the dev rows: a label counts as right if it is among the gold labels."""
+        self.model.eval()
+        loss, right, count = 0.0, 0, 0
+        for rows in bucketed_batches(self.dev, self.config.batch_size, 0):
+            frame, trie = self.encoder.frames[rows[0].lens], self.encoder.tries[rows[0].lens]
+            batch = collate(rows, trie)
+            states = hidden_states(self.decoder, frame, batch.tokens.to(self.model.device))
+            loss += float(label_loss(states, self.head, batch, trie, False)) * len(rows)
+            guess = label_posterior(states.cpu(), self.head.cpu(), batch, trie).argmax(1)
+            right += sum(bool(row.target[g] > 0) for row, g in zip(rows, guess, strict=True))
+            count += len(rows)
+        return {"dev_label_loss": loss / count, "dev_accuracy": right / count}
+
+    def restore(self, checkpoint: Checkpoint) -> int:
+        """Put weights, optimizer and random state back; returns the step to go on with."""
+        with torch.no_grad():
+            for parameter, master, saved in zip(
+                self.parameters, self.optimizer.masters, checkpoint.masters, strict=True
+            ):
+                master.copy_(saved)
+                parameter.copy_(saved)
+        self.optimizer.adam.load_state_dict(checkpoint.optimizer)
+        torch.set_rng_state(checkpoint.random_state)
+        return checkpoint.step
+
+    def snapshot(self, step: int) -> Checkpoint:
+        """Everything that a resume needs after ``step`` updates."""
+        return Checkpoint(step, self.optimizer.masters, self.optimizer.adam.state_dict(), torch.get_rng_state())
+
+
+def prepare(config: TrainConfig, examples: list[Example], dev: list[Example]) -> Trainer:
+    """Load the base model, put the adapter on it and encode the examples."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    torch.manual_seed(config.seed)
+    dtype = choose_precision(config.precision)
+    model, backend, facts = load_base_weights(load_base(config.base), dtype)
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    if config.init is not None:
+        wrapped = PeftModel.from_pretrained(
+            model, str(config.init), is_trainable=True, autocast_adapter_dtype=False, torch_device="cpu"
+        )
+    else:
+        lora = LoraConfig(
+            r=config.lora.rank,
+            lora_alpha=config.lora.alpha,
+            lora_dropout=config.lora.dropout,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+        wrapped = get_peft_model(model, lora, autocast_adapter_dtype=False)
+    encoder = Encoder(HFTokenizer(backend), config.max_tokens)
+    if not examples:
+        raise UsageError("There is nothing to learn from.", "Check data.split and data.limit.")
+    return Trainer(config, wrapped, encoder, [encoder(e) for e in examples], [encoder(e) for e in dev], facts)
+
+
+def account(trainer: Trainer) -> dict[str, float]:
+    """What the run will take: counts, and time from three measured batches (nothing is updated)."""
+    sample = list(itertools.islice(trainer.batches(0), 3))
+    trainer.model.train()
+    started, tokens = time.monotonic(), 0
+    for rows in sample:
+        trainer.loss(rows)[0].backward()  # type: ignore[no-untyped-call]
+        tokens += sum(len(row.tokens) for row in rows)
+    seconds = time.monotonic() - started
+    trainer.model.zero_grad(set_to_none=True)
+    mean = sum(len(row.tokens) for row in trainer.train) / len(trainer.train)
+    per_step = mean * trainer.config.batch_size
+    return {
+        "examples": len(trainer.train),
+        "chains": sum(row.chain for row in trainer.train),
+        "tokens_per_example": round(mean, 1),
+        "steps": trainer.total_steps,
+        "trainable_parameters": sum(p.numel() for p in trainer.parameters),
+        "memory_mb": round(psutil.Process().memory_info().rss / 1e6),
+        "minutes": round(trainer.total_steps * per_step * seconds / tokens / 60, 1),
+    }
+
+
+def run(trainer: Trainer, resume: bool, report: Any) -> dict[str, Any]:
+    """Train to the end and write the adapter to ``run_dir/adapter``.
+
+    ``report(step, total, record)`` is called after every step. Returns the final metrics.
+
+    Raises:
+        UsageError: for a run folder that already holds checkpoints when ``resume`` is off, or none when it is on.
+    """
+    folder = trainer.config.run_dir
+    start = _begin(trainer, folder, resume)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(trainer.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    began, record = time.monotonic(), {}
+    with open(folder / "log.jsonl", "a", encoding="utf-8") as log:
+        for step, rows in enumerate(trainer.batches(start), start):
+            record = trainer.step(step, rows)
+            done = step + 1
+            if done % trainer.config.eval_every == 0 or done == trainer.total_steps:
+                record |= trainer.evaluate()
+                trainer.history.append({"step": done, **record})
+            log.write(json.dumps({"step": done, "seconds": round(time.monotonic() - began, 1), **record}) + "\n")
+            log.flush()
+            if done % trainer.config.checkpoint_every == 0 or done == trainer.total_steps:
+                save_checkpoint(folder, trainer.snapshot(done))
+            report(done, trainer.total_steps, record)
+    metrics = {"steps": trainer.total_steps, "minutes": round((time.monotonic() - began) / 60, 1), **record}
+    save_adapter(trainer.model, folder / "adapter", trainer.facts, trainer.config, metrics)
+    return metrics
+
+
+def _begin(trainer: Trainer, folder: Path, resume: bool) -> int:
+    found = latest_checkpoint(folder)
+    if resume and found is None:
+        raise UsageError(f"There is no checkpoint in {folder} to resume from.", "Start without --resume.")
+    if not resume and found is not None:
+        raise UsageError(f"{folder} already holds a run.", "Go on with --resume, or choose another --set out=DIR.")
+    return trainer.restore(found) if found else 0
