@@ -16,7 +16,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-from convert.errors import BadAdapter, ConvertError
+from convert.errors import AdapterError, ConvertError
 from convert.files import explained, sha256_of
 from convert.header import Header
 from convert.safetensors_file import StoredTensor, read_safetensors
@@ -88,8 +88,8 @@ def read_adapter(folder: Path | str) -> Adapter:
     """Read a PEFT LoRA folder: ``adapter_config.json``, ``adapter_model.safetensors`` and, if there, ``base.json``.
 
     Raises:
-        BadAdapter: incomplete, damaged, or of a kind that cannot be merged (DoRA, modules_to_save, changed embeddings...).
-        FileTrouble: unreadable.
+        AdapterError: incomplete, damaged, or no plain LoRA (DoRA, modules_to_save, changed embeddings...).
+        FileError: unreadable.
     """
     folder = Path(folder)
     config = read_adapter_config(folder)
@@ -99,10 +99,10 @@ def read_adapter(folder: Path | str) -> Adapter:
     try:
         stored = read_safetensors(weights)
         layers = tuple(_layer(folder, config, *item) for item in sorted(_pairs(folder, stored).items()))
-    except BadAdapter:
+    except AdapterError:
         raise
     except ConvertError as error:
-        raise BadAdapter(str(error), error.hint) from error
+        raise AdapterError(str(error), error.hint) from error
     digest = hashlib.sha256((sha256_of(weights) + sha256_of(folder / CONFIG_FILE)).encode()).hexdigest()
     return Adapter(folder, layers, _read_base(folder), config, digest)
 
@@ -111,7 +111,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     """Read ``adapter_config.json`` and refuse every kind of adapter that is no plain LoRA.
 
     Raises:
-        BadAdapter: no such file, damaged, or not a plain LoRA.
+        AdapterError: no such file, damaged, or not a plain LoRA.
     """
     config = _read_json(folder, CONFIG_FILE)
     if config.get("peft_type") != "LORA":
@@ -123,7 +123,9 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         raise _bad(folder, f"it trains biases (bias={config['bias']!r})")
     initial = config.get("init_lora_weights", True)
     if isinstance(initial, str) and initial.startswith(_BASE_CHANGING_INITS):
-        raise _bad(folder, f"its initialisation ({initial}) changed the base weights", "Convert it to a plain LoRA first.")
+        raise _bad(
+            folder, f"its initialisation ({initial}) changed the base weights", "Convert it to a plain LoRA first."
+        )
     rank = config.get("r")
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise _bad(folder, f"its rank is {rank!r}")
@@ -138,7 +140,7 @@ def require_base(adapter: Adapter, base_gguf: Path | str, header: Header) -> str
     An adapter without ``base.json`` (not trained by this project) is held only against the shapes of the base.
 
     Raises:
-        BadAdapter: another architecture, or another file.
+        AdapterError: another architecture, or another file.
     """
     digest = sha256_of(base_gguf)
     if adapter.base is None:
@@ -165,7 +167,7 @@ def layers_by_tensor(adapter: Adapter, header: Header) -> dict[str, LoraLayer]:
     rows of ``b`` are permuted alike.
 
     Raises:
-        BadAdapter: a module without its tensor (a tied head, for one), or one of another shape.
+        AdapterError: a module without its tensor (a tied head, for one), or one of another shape.
     """
     names = gguf.get_tensor_name_map(_architecture(header), int(header.metadata[f"{header.architecture}.block_count"]))
     tensors = {tensor.name: tensor for tensor in header.tensors}
@@ -176,7 +178,9 @@ def layers_by_tensor(adapter: Adapter, header: Header) -> dict[str, LoraLayer]:
         if name is None or tensor is None:
             raise _bad(adapter.path, f"its module {layer.module} has no tensor in {header.path.name}")
         if tensor.shape != layer.shape:
-            raise _bad(adapter.path, f"its module {layer.module} changes {layer.shape} weights, and {name} has {tensor.shape}")
+            raise _bad(
+                adapter.path, f"its module {layer.module} changes {layer.shape} weights, and {name} has {tensor.shape}"
+            )
         order = row_order(header, name, tensor.shape[0])
         b = layer.b if order is None else layer.b[order]
         result[name] = LoraLayer(layer.module, layer.a, b, layer.scale, layer.alpha)
@@ -268,5 +272,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def _bad(folder: Path, reason: str, hint: str = "") -> BadAdapter:
-    return BadAdapter(f"The adapter {folder.name} cannot be used: {reason}", hint or "Train or choose another adapter.")
+def _bad(folder: Path, reason: str, hint: str = "") -> AdapterError:
+    return AdapterError(
+        f"The adapter {folder.name} cannot be used: {reason}", hint or "Train or choose another adapter."
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.adapter import layers_by_tensor, read_adapter, require_base
-from convert.errors import BadGGUF, FileTrouble
+from convert.errors import FileError, GGUFError
 from convert.file_types import DIRECT_TYPES, require_file_type
 from convert.files import explained, locked, require_space
 from convert.gguf_file import CONTENT_HASH, PREFIX, Progress, content_sha256
@@ -54,8 +54,8 @@ def build_model(
         file_type: one of ``FILE_TYPES``.
 
     Raises:
-        BadGGUF, BadAdapter: the inputs cannot be used, or do not belong together; found before any work starts.
-        FileTrouble: too little disk space (checked beforehand), no permission, and the like.
+        GGUFError, AdapterError: the inputs cannot be used, or do not belong together; found before any work starts.
+        FileError: too little disk space (checked beforehand), no permission, and the like.
     """
     started = time.monotonic()
     out_file = Path(out_file).absolute()
@@ -75,7 +75,7 @@ def is_built(path: Path, build_id: str) -> bool:
     """Say whether a sound file built from exactly these inputs is there (the header is read, not the weights)."""
     try:
         return path.is_file() and check_header(path).metadata.get(BUILD_ID) == build_id
-    except (BadGGUF, FileTrouble):
+    except (GGUFError, FileError):
         return False
 
 
@@ -113,11 +113,11 @@ def require_sealed(path: Path | str) -> None:
     """Read a whole file back and hold it against the hash it carries.
 
     Raises:
-        BadGGUF: the file is not, bit for bit, what was written.
+        GGUFError: the file is not, bit for bit, what was written.
     """
     header = check_header(path)
     if content_sha256(header) != header.metadata[CONTENT_HASH]:
-        raise BadGGUF(f"{Path(path).name} is damaged: its content does not match its hash", "Build it again.")
+        raise GGUFError(f"{Path(path).name} is damaged: its content does not match its hash", "Build it again.")
 
 
 def _build_id(

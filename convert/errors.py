@@ -9,17 +9,21 @@ class ConvertError(Exception):
         self.hint = hint
 
 
-class BadGGUF(ConvertError):
+class GGUFError(ConvertError):
     """A file that is no sound GGUF: malformed, truncated, or of an architecture that is not supported."""
 
 
-class BadAdapter(ConvertError):
+class AdapterError(ConvertError):
     """A LoRA folder that cannot be merged: incomplete, of an unsupported kind, or made for another base."""
 
 
-class BadModelFolder(ConvertError):
+class ModelFolderError(ConvertError):
     """A Hugging Face model folder that cannot be converted."""
 
 
-class FileTrouble(ConvertError):
+class FileError(ConvertError):
     """The file system said no: no space, no permission, read-only, missing."""
+
+
+BadGGUF = GGUFError
+FileTrouble = FileError

@@ -68,7 +68,7 @@ def tensor_type(file_type: str, name: str, shape: tuple[int, ...]) -> str:
 def default_file_type() -> str:
     """Return the file type to build when nobody chose one: BF16 where the CPU computes in it, else Q8_0.
 
-    Only Linux says plainly what a CPU can do without native code; elsewhere the answer is Q8_0, which is fast everywhere.
+    Only Linux says plainly what a CPU can do without native code; elsewhere the answer is Q8_0, fast everywhere.
     """
     return "BF16" if cpu_flags() & {"avx512_bf16", "amx_bf16"} else "Q8_0"
 

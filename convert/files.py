@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from convert.errors import FileTrouble
+from convert.errors import FileError
 
 _READ_SIZE = 1 << 20
 
@@ -22,7 +22,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     process may leave a ``.NAME.*.partial`` file, which nothing ever reads.
 
     Raises:
-        FileTrouble: no space, no permission, a read-only or missing folder.
+        FileError: no space, no permission, a read-only or missing folder.
     """
     path = Path(path)
     with explained(path):
@@ -35,8 +35,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
         try:
             yield temporary
             _flush_to_disk(temporary)
-            os.chmod(temporary, _mode_of(path))  # mkstemp makes files that only their owner can read
-            os.replace(temporary, path)
+            temporary.chmod(_mode_of(path))  # mkstemp makes files that only their owner can read
+            temporary.replace(path)
             _flush_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -44,13 +44,13 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def explained(path: Path | str) -> Iterator[None]:
-    """Turn an ``OSError`` inside the block into a ``FileTrouble`` that says what to do about it."""
+    """Turn an ``OSError`` inside the block into a ``FileError`` that says what to do about it."""
     try:
         yield
     except OSError as error:
         cause, hint = _explanation(error)
         where = error.filename or path
-        raise FileTrouble(f"{cause}: {where}", hint) from error
+        raise FileError(f"{cause}: {where}", hint) from error
 
 
 def sha256_of(path: Path | str) -> str:
@@ -66,7 +66,7 @@ def require_space(folder: Path | str, n_bytes: int) -> None:
     """Refuse to start where ``folder`` (or its nearest existing parent) has less than ``n_bytes`` free.
 
     Raises:
-        FileTrouble: with both figures in the message.
+        FileError: with both figures in the message.
     """
     place = Path(folder).absolute()
     while not place.exists() and place != place.parent:
@@ -74,7 +74,7 @@ def require_space(folder: Path | str, n_bytes: int) -> None:
     with explained(place):
         free = shutil.disk_usage(place).free
     if free < n_bytes:
-        raise FileTrouble(
+        raise FileError(
             f"Not enough disk space in {place}: {_megabytes(n_bytes)} needed, {_megabytes(free)} free",
             "Free some space, or choose another folder.",
         )
@@ -109,6 +109,8 @@ def _explanation(error: OSError) -> tuple[str, str]:
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             return "The disk is full", "Free some space, or choose another folder."
+        case errno.EFBIG:
+            return "The file is larger than is allowed here", "Choose another folder."
         case errno.EACCES | errno.EPERM:
             return "No permission", "Check who owns it and its permissions, or choose another folder."
         case errno.EROFS:

@@ -11,7 +11,7 @@ import numpy as np
 from gguf.constants import GGMLQuantizationType, GGUFValueType
 from gguf.gguf_writer import GGUFValue
 
-from convert.errors import BadGGUF, ConvertError
+from convert.errors import ConvertError, GGUFError
 from convert.files import explained
 from convert.header import Header, check_header, read_array, read_header
 from convert.tensors import Floats, encode, n_bytes_of
@@ -57,7 +57,7 @@ def write_gguf(
         progress: see ``Progress``.
 
     Raises:
-        ConvertError: weights that are not finite. FileTrouble: the disk is full and the like.
+        ConvertError: weights that are not finite. FileError: the disk is full and the like.
     """
     writer = gguf.GGUFWriter(path, architecture)
     for key, value in {CONTENT_HASH: as_field(_UNSEALED), **fields}.items():
@@ -160,7 +160,7 @@ def seal(path: Path) -> str:
     file alone can prove that not a bit of it has changed.
 
     Raises:
-        BadGGUF: the file has no place for the hash.
+        GGUFError: the file has no place for the hash.
     """
     header = read_header(path)
     place = _hash_place(header)
@@ -187,7 +187,7 @@ def content_sha256(header: Header) -> str:
 def _hash_place(header: Header) -> int:
     value = header.metadata.get(CONTENT_HASH)
     if not isinstance(value, str) or len(value) != len(_UNSEALED):
-        raise BadGGUF(f"{header.path.name} carries no hash of its content", "It was not written by this program.")
+        raise GGUFError(f"{header.path.name} carries no hash of its content", "It was not written by this program.")
     return header.value_offsets[CONTENT_HASH] + 8  # past the length of the string
 
 
@@ -195,10 +195,10 @@ def read_back(path: Path, plans: Sequence[TensorPlan]) -> Header:
     """Check a file just written: its header, and that each planned tensor is there as planned.
 
     Raises:
-        BadGGUF: it is not what was meant to be written.
+        GGUFError: it is not what was meant to be written.
     """
     header = check_header(path)
     written = [TensorPlan(tensor.name, tensor.type, tensor.shape) for tensor in header.tensors]
     if written != list(plans):
-        raise BadGGUF(f"{path.name} was read back and differs from what was written", "Check the disk and try again.")
+        raise GGUFError(f"{path.name} was read back and differs from what was written", "Check the disk and try again.")
     return header

@@ -5,6 +5,7 @@ held against the bytes that are there, the file is streamed, and no more than ab
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little-endian).
 """
 
+import itertools
 import os
 import struct
 from array import array
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, NoReturn
 
-from convert.errors import BadGGUF
+from convert.errors import GGUFError
 from convert.files import explained
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")
@@ -97,8 +98,8 @@ class TensorInfo:
 class Header:
     """What a GGUF says about itself.
 
-    ``metadata`` holds an ``ArrayPlace`` in place of every long array; ``value_types`` gives the GGUF type number of each
-    value and, for arrays, of the items; ``value_offsets`` where each value starts in the file.
+    ``metadata`` holds an ``ArrayPlace`` in place of every long array; ``value_types`` gives the GGUF type number of
+    each value and, for arrays, of the items; ``value_offsets`` where each value starts in the file.
     """
 
     path: Path
@@ -125,8 +126,8 @@ def check_header(path: Path | str, architectures: tuple[str, ...] | None = ARCHI
         architectures: the accepted values of ``general.architecture``; None accepts every name.
 
     Raises:
-        BadGGUF: malformed or truncated, an architecture not in the list, no tokenizer, sizes that contradict.
-        FileTrouble: the file is missing or unreadable.
+        GGUFError: malformed or truncated, an architecture not in the list, no tokenizer, sizes that contradict.
+        FileError: the file is missing or unreadable.
     """
     header = read_header(path)
     _check_model(header, architectures)
@@ -137,7 +138,7 @@ def read_header(path: Path | str) -> Header:
     """Read a GGUF of any kind (model or adapter) and check its form, but not what a model needs.
 
     Raises:
-        BadGGUF: malformed or truncated. FileTrouble: missing or unreadable.
+        GGUFError: malformed or truncated. FileError: missing or unreadable.
     """
     path = Path(path)
     with explained(path), open(path, "rb") as file:
@@ -151,7 +152,7 @@ def read_array(header: Header, key: str) -> list[Any]:
     """Return a metadata array in full: numbers, or strings as ``bytes`` (GGUF strings need not be valid UTF-8).
 
     Raises:
-        KeyError: no such key. BadGGUF: the value is no array, or the file changed meanwhile.
+        KeyError: no such key. GGUFError: the value is no array, or the file changed meanwhile.
     """
     value = header.metadata[key]
     if isinstance(value, list):
@@ -168,8 +169,8 @@ def read_array(header: Header, key: str) -> list[Any]:
         return [item[0] for item in struct.iter_unpack(form, raw)]
 
 
-def _bad(path: Path, reason: str) -> BadGGUF:
-    return BadGGUF(f"{path.name} is not a usable GGUF: {reason}", "Build or download the file again.")
+def _bad(path: Path, reason: str) -> GGUFError:
+    return GGUFError(f"{path.name} is not a usable GGUF: {reason}", "Build or download the file again.")
 
 
 def _product(numbers: tuple[int, ...]) -> int:
@@ -260,9 +261,7 @@ class _Reader:
             self.fail("it names no architecture")
         return architecture
 
-    def _metadata(
-        self, n_keys: int
-    ) -> tuple[dict[str, Any], dict[str, tuple[int, int | None]], dict[str, int]]:
+    def _metadata(self, n_keys: int) -> tuple[dict[str, Any], dict[str, tuple[int, int | None]], dict[str, int]]:
         metadata: dict[str, Any] = {}
         types: dict[str, tuple[int, int | None]] = {}
         offsets: dict[str, int] = {}
@@ -434,9 +433,9 @@ def _array_length(header: Header, key: str, item_types: tuple[int, ...]) -> int 
 
 def _check_token_ids(header: Header, n_tokens: int, fail: Callable[[str], NoReturn]) -> None:
     for key, value in header.metadata.items():
-        if key.startswith("tokenizer.ggml.") and key.endswith("_token_id"):
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < n_tokens:
-                fail(f"{key} is {value!r}, outside the vocabulary of {n_tokens}")
+        is_id = key.startswith("tokenizer.ggml.") and key.endswith("_token_id")
+        if is_id and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < n_tokens):
+            fail(f"{key} is {value!r}, outside the vocabulary of {n_tokens}")
 
 
 def _check_tokens_differ(header: Header, fail: Callable[[str], NoReturn]) -> None:
@@ -450,5 +449,5 @@ def _check_tokens_differ(header: Header, fail: Callable[[str], NoReturn]) -> Non
             return
         reader.go_to(place.offset)
         hashes = sorted(array("q", (hash(reader.string(_MAX_STRING_BYTES)) for _ in range(place.length))))
-    if any(left == right for left, right in zip(hashes, hashes[1:], strict=False)):
+    if any(left == right for left, right in itertools.pairwise(hashes)):
         fail("a token is in its vocabulary twice")

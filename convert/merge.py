@@ -1,4 +1,4 @@
-"""Merge a LoRA adapter into a base GGUF without torch: dequantize, add ``scale * B @ A``, quantize, tensor by tensor."""
+"""Merge a LoRA adapter into a base GGUF without torch: per tensor, dequantize, add ``scale * B @ A``, quantize."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -50,8 +50,8 @@ def merge_adapter(
         progress: called as ``progress(weights_done, weights_in_all, tensor_name)``.
 
     Raises:
-        BadGGUF, BadAdapter: the base or the adapter cannot be used, or do not belong together.
-        FileTrouble: disk full, no permission and the like.
+        GGUFError, AdapterError: the base or the adapter cannot be used, or do not belong together.
+        FileError: disk full, no permission and the like.
     """
     file_type = require_file_type(file_type)
     if file_type not in DIRECT_TYPES:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convert.adapter import read_adapter
-from convert.errors import BadModelFolder, ConvertError, FileTrouble
+from convert.errors import ConvertError, FileError, ModelFolderError
 from convert.files import explained
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def merge_hf(
         dtype: "bfloat16" or "float32".
 
     Raises:
-        BadAdapter, BadModelFolder: the adapter or the base cannot be used. FileTrouble: ``out_dir`` is in the way.
+        AdapterError, ModelFolderError: the adapter or the base cannot be used. FileError: ``out_dir`` is in the way.
     """
     if dtype not in _DTYPES:
         raise ConvertError(f"Unknown dtype {dtype!r}", f"Choose one of {', '.join(_DTYPES)}.")
@@ -37,7 +37,7 @@ def merge_hf(
     read_adapter(adapter_dir)
     with explained(out_dir):
         if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-            raise FileTrouble(f"{out_dir} is there already", "Choose another folder, or remove this one.")
+            raise FileError(f"{out_dir} is there already", "Choose another folder, or remove this one.")
         out_dir.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", suffix=".partial", dir=out_dir.parent))
         try:
@@ -60,7 +60,9 @@ def _merge(base: Any, adapter_dir: Path, out_dir: Path, dtype: str) -> None:
         merged = PeftModel.from_pretrained(model, str(adapter_dir)).merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0]
-        raise BadModelFolder(f"The adapter does not fit this base: {first_line}", "Use the base it was made for.") from error
+        raise ModelFolderError(
+            f"The adapter does not fit this base: {first_line}", "Use the base it was made for."
+        ) from error
     merged.to(getattr(torch, dtype)).save_pretrained(out_dir, safe_serialization=True)
     if tokenizer is not None:
         tokenizer.save_pretrained(out_dir)
@@ -70,7 +72,7 @@ def load_base(path: Path | str) -> tuple[Any, Any]:
     """Load a causal language model in float32, and its tokenizer, from a folder or a GGUF file, without a network.
 
     Raises:
-        BadModelFolder: transformers cannot load it.
+        ModelFolderError: transformers cannot load it.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -87,4 +89,6 @@ def load_base(path: Path | str) -> tuple[Any, Any]:
         return model, AutoTokenizer.from_pretrained(folder, **source)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0]
-        raise BadModelFolder(f"{path} cannot be loaded: {first_line}", "Give a model folder or a GGUF file.") from error
+        raise ModelFolderError(
+            f"{path} cannot be loaded: {first_line}", "Give a model folder or a GGUF file."
+        ) from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convert.errors import BadGGUF, ConvertError
+from convert.errors import ConvertError, GGUFError
 from convert.file_types import DIRECT_TYPES, NATIVE_TYPES, file_type_number, require_file_type, tensor_type
 from convert.files import replacing, require_space
 from convert.gguf_file import (
@@ -81,8 +81,7 @@ def quantize(
             _quantize_native(header, temporary, file_type, progress, threads)
         else:
             _quantize_direct(header, temporary, file_type, progress)
-        report = quantization_report(temporary, file_type)
-    return report
+        return quantization_report(temporary, file_type)
 
 
 def quantization_report(path: Path | str, file_type: str | None = None) -> QuantizationReport:
@@ -132,9 +131,7 @@ def _quantize_direct(header: Header, out: Path, file_type: str, progress: Progre
     read_back(out, plans)
 
 
-def _quantize_native(
-    header: Header, out: Path, file_type: str, progress: Progress | None, threads: int | None
-) -> None:
+def _quantize_native(header: Header, out: Path, file_type: str, progress: Progress | None, threads: int | None) -> None:
     import llama_cpp
 
     total = sum(tensor.n_elements for tensor in header.tensors)
@@ -147,7 +144,7 @@ def _quantize_native(
     overrides = _overrides({PREFIX + "file_type": file_type})
     parameters.kv_overrides = overrides
     source, target = (os.fsencode(path) for path in (header.path, out))
-    with _quiet():
+    with quiet():
         failed = llama_cpp.llama_model_quantize(source, target, parameters) != 0
     if failed:
         raise ConvertError(f"llama.cpp could not quantize {header.path.name} to {file_type}", "Is the disk full?")
@@ -157,7 +154,7 @@ def _quantize_native(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep llama.cpp from narrating every tensor on standard error (its warnings pass for errors in this logger)."""
     logger = logging.getLogger("llama-cpp-python")
     before = logger.level
@@ -184,6 +181,6 @@ def _check_native(source: Header, out: Path) -> None:
     written = check_header(out)
     before = sorted((tensor.name, tensor.shape) for tensor in source.tensors)
     if before != sorted((tensor.name, tensor.shape) for tensor in written.tensors):
-        raise BadGGUF(f"{out.name} was read back and lacks tensors of its source", "Check the disk and try again.")
+        raise GGUFError(f"{out.name} was read back and lacks tensors of its source", "Check the disk and try again.")
     if CONTENT_HASH in written.metadata:
         seal(out)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf.constants import GGMLQuantizationType
 
-from convert.errors import BadGGUF
+from convert.errors import GGUFError
 from convert.files import explained
 from convert.header import GGML_TYPES, Header, TensorInfo
 
@@ -51,18 +51,20 @@ def read_rows(header: Header, tensor: TensorInfo, rows: slice) -> Floats:
     """Return some rows of a tensor of a GGUF as float32, shape (rows, row length).
 
     Raises:
-        BadGGUF: the file became shorter, or the tensor's type cannot be turned into floats.
+        GGUFError: the file became shorter, or the tensor's type cannot be turned into floats.
     """
     row_bytes = n_bytes_of(tensor.type, tensor.shape[-1:])
     with explained(header.path), open(header.path, "rb") as file:
         file.seek(tensor.offset + rows.start * row_bytes)
         raw = np.fromfile(file, dtype=np.uint8, count=(rows.stop - rows.start) * row_bytes)
     if raw.size != (rows.stop - rows.start) * row_bytes:
-        raise BadGGUF(f"{header.path.name} became shorter while it was read")
+        raise GGUFError(f"{header.path.name} became shorter while it was read")
     try:
         return decode(raw, tensor.type, tensor.shape[-1])
     except NotImplementedError as error:
-        raise BadGGUF(f"{tensor.name} in {header.path.name} has the type {tensor.type}, which cannot be read") from error
+        raise GGUFError(
+            f"{tensor.name} in {header.path.name} has the type {tensor.type}, which cannot be read"
+        ) from error
 
 
 def read_tensor(header: Header, tensor: TensorInfo) -> Floats:

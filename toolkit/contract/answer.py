@@ -9,7 +9,6 @@ from toolkit.contract.lens import Lens
 from toolkit.contract.prompt import load_prompt
 from toolkit.contract.taxonomy import load_taxonomy
 
-_WORD = re.compile(r"\w+", re.UNICODE)
 
 
 def quoted_spans(reasoning: str) -> list[str]:
@@ -20,17 +19,16 @@ def quoted_spans(reasoning: str) -> list[str]:
 
 
 def count_words(text: str) -> int:
-    """Runs of letters and digits, the unit of the quoted share."""
-    return len(_WORD.findall(text))
+    """Words as white space separates them, the unit of the quoted share."""
+    return len(text.split())
 
 
 def find_evidence(text: str, reasoning: str | None) -> tuple[str, ...]:
     """The quoted spans that are exact substrings of ``text``, without repeats, within the allowed share of its words.
 
-    A span that would take the total over 40 % of the text's words is left out, except that the first always counts in
-    a text so short that no word would fit.
+    A span that would take the total over 40 % of the text's words is left out.
     """
-    allowed = max(1, int(load_prompt().max_quoted_share * count_words(text)))
+    allowed = int(load_prompt().max_quoted_share * count_words(text))
     kept: list[str] = []
     used = 0
     for span in quoted_spans(reasoning or ""):

@@ -1,0 +1,150 @@
+"""Convert a Hugging Face model folder to GGUF: Llama, Qwen2, Qwen3 and Gemma 3, tensor by tensor, without torch."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from gguf.gguf_writer import GGUFValue
+
+from convert.errors import ConvertError
+from convert.families import (
+    expected_shapes,
+    model_fields,
+    number,
+    offset,
+    rope_factors,
+    row_order,
+)
+from convert.file_types import DIRECT_TYPES, file_type_number, require_file_type, tensor_type
+from convert.files import replacing, require_space
+from convert.gguf_file import Progress, TensorPlan, as_field, own_fields, read_back, write_gguf
+from convert.hf_folder import ModelFolder, read_folder, read_json
+from convert.hf_tokenizer import normalizes_to_nfc, tokenizer_fields
+from convert.safetensors_file import StoredTensor
+from convert.tensors import Floats, row_slices
+from convert.tokens import NASTY_TEXTS, composed, differing, folder_tokens, gguf_tokens
+
+_EMBEDDINGS = "model.embed_tokens.weight"
+_HEAD = "lm_head.weight"
+_ROPE_FACTORS = "rope_freqs.weight"
+
+
+def hf_to_gguf(
+    folder: Path | str,
+    out: Path | str,
+    file_type: str = "BF16",
+    metadata: Mapping[str, Any] | None = None,
+    chat_template: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a Hugging Face model folder as one GGUF and prove that its tokens are the folder's own.
+
+    Args:
+        folder: config.json, tokenizer.json, one or many safetensors.
+        out: the file to write; it appears whole or not at all.
+        file_type: one of ``DIRECT_TYPES``.
+        metadata, chat_template, progress: as for ``convert.merge.merge_adapter``.
+
+    Raises:
+        ModelFolderError: an architecture, a tokenizer or a setting that is not known; missing or pickled weights;
+            tokens that differ. FileError: disk full, no permission and the like.
+    """
+    file_type = require_file_type(file_type)
+    if file_type not in DIRECT_TYPES:
+        raise ConvertError(f"{file_type} cannot be written directly", "Write F32 or BF16, then use convert quantize.")
+    model = read_folder(folder)
+    sources = _sources(model)
+    plans = [TensorPlan(name, tensor_type(file_type, name, t.shape), t.shape) for name, t in sources.items()]
+    fields = _fields(model, file_type) | own_fields(metadata or {})
+    if chat_template is not None:
+        fields["tokenizer.chat_template"] = as_field(chat_template)
+    factors = rope_factors(model)
+    if factors is not None:
+        plans.append(TensorPlan(_ROPE_FACTORS, "F32", factors.shape))
+
+    def rows_of(plan: TensorPlan) -> Iterator[Floats]:
+        if plan.name == _ROPE_FACTORS and factors is not None:
+            return iter([factors])
+        return _rows(model, sources[plan.name])
+
+    require_space(Path(out).absolute().parent, sum(plan.n_bytes for plan in plans) + (16 << 20))
+    with replacing(out) as temporary:
+        write_gguf(temporary, model.architecture, fields, plans, rows_of, progress)
+        read_back(temporary, plans)
+        _require_same_tokens(model, temporary)
+    return Path(out)
+
+
+def _sources(model: ModelFolder) -> dict[str, StoredTensor]:
+    """Map every tensor of the folder to its GGUF name, and refuse what is missing, unknown or of another shape."""
+    n_blocks = number(model, "num_hidden_layers")
+    arch = next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == model.architecture)
+    names = gguf.get_tensor_name_map(arch, n_blocks)
+    sources = {}
+    for key, tensor in model.tensors.items():
+        if key == _HEAD and _tied(model):
+            continue
+        name = names.get_name(key, try_suffixes=(".weight", ".bias"))
+        if name is None:
+            raise model.fail(f"its tensor {key} has no place in a {model.architecture} model")
+        sources[name] = tensor
+    _require_whole(model, n_blocks)
+    return sources
+
+
+def _tied(model: ModelFolder) -> bool:
+    default = model.architecture == "gemma3"  # what transformers assumes where the config is silent
+    return bool(model.config.get("tie_word_embeddings", default))
+
+
+def _require_whole(model: ModelFolder, n_blocks: int) -> None:
+    shapes = {f"model.layers.{b}.{end}": s for b in range(n_blocks) for end, s in expected_shapes(model).items()}
+    embeddings = model.tensors.get(_EMBEDDINGS)
+    n_rows = embeddings.shape[0] if embeddings is not None and embeddings.shape else 0
+    shapes[_EMBEDDINGS] = (n_rows, number(model, "hidden_size"))
+    shapes["model.norm.weight"] = (number(model, "hidden_size"),)
+    if not _tied(model):
+        shapes[_HEAD] = shapes[_EMBEDDINGS]
+    for key, shape in shapes.items():
+        if key not in model.tensors:
+            raise model.fail(f"its tensor {key} is missing")
+        if model.tensors[key].shape != shape:
+            raise model.fail(f"its tensor {key} has the shape {model.tensors[key].shape}, not {shape}")
+
+
+def _fields(model: ModelFolder, file_type: str) -> dict[str, GGUFValue]:
+    n_rows = model.tensors[_EMBEDDINGS].shape[0]
+    general = {
+        "general.type": "model",
+        "general.name": model.path.resolve().name,
+        "general.file_type": file_type_number(file_type),
+        "general.quantization_version": 2,
+        "file_type": file_type,
+    }
+    vocabulary = {f"{model.architecture}.vocab_size": as_field(n_rows)}
+    return own_fields(general) | model_fields(model) | vocabulary | tokenizer_fields(model.path, n_rows)
+
+
+def _rows(model: ModelFolder, tensor: StoredTensor) -> Iterator[Floats]:
+    """Yield the rows of a stored tensor in llama.cpp's order, a few million weights at a time."""
+    if len(tensor.shape) == 1:
+        weights = tensor.read()
+        order = row_order(model, tensor.name, weights.size)
+        yield (weights if order is None else weights[order]) + np.float32(offset(model, tensor.name))
+        return
+    order = row_order(model, tensor.name, tensor.shape[0])
+    for rows in row_slices(tensor.shape):
+        yield tensor.read(rows if order is None else order[rows])
+
+
+def _require_same_tokens(model: ModelFolder, path: Path) -> None:
+    """Tokenize the nasty texts, and every added token within a text, both ways."""
+    added = [str(token["content"]) for token in read_json(model.path, "tokenizer.json").get("added_tokens") or []]
+    texts = [*NASTY_TEXTS, *(f"a{token}b {token} c" for token in added)]
+    if normalizes_to_nfc(model.path):
+        texts = composed(texts)  # llama.cpp leaves this normalisation to its caller
+    different = differing(texts, gguf_tokens(path, texts), folder_tokens(model.path, texts))
+    if different:
+        raise model.fail(f"llama.cpp tokenizes {len(different)} of {len(texts)} texts in another way: {different[0]!r}")

@@ -1,0 +1,162 @@
+"""What a GGUF answers, through llama.cpp: the logits after every token, and how two files' answers differ."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from convert.errors import GGUFError
+from convert.header import check_header
+from convert.quantize import quiet
+from convert.tensors import Floats
+from convert.tokens import gguf_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """How far one model's answers lie from a reference's, over all tokens of some texts.
+
+    Attributes:
+        n_tokens: number of positions compared.
+        kl_mean, kl_max: Kullback-Leibler divergence of the model from the reference, in nats.
+        agreement: share of positions at which both find the same token likeliest, 0 to 1.
+        max_difference: the largest difference of any logit.
+    """
+
+    n_tokens: int
+    kl_mean: float
+    kl_max: float
+    agreement: float
+    max_difference: float
+
+
+class Evaluator:
+    """A GGUF loaded for one purpose: the logits after every token of short sequences. Use as a context manager.
+
+    Args:
+        path: the model, checked before llama.cpp sees it.
+        n_ctx: tokens a sequence may have.
+        threads: CPU threads.
+        adapter: a GGUF-LoRA file to add at its full strength.
+        exact_cache: keep keys and values as 32-bit floats (llama.cpp's default is 16).
+
+    Raises:
+        GGUFError: the header check or llama.cpp refuses the file.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        n_ctx: int = 512,
+        threads: int = 1,
+        adapter: Path | str | None = None,
+        exact_cache: bool = False,
+    ) -> None:
+        check_header(path)
+        self.n_ctx = n_ctx
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(quiet())
+            self._open(stack, Path(path), threads, adapter, exact_cache)
+            self._stack = stack.pop_all()
+
+    def _open(
+        self, stack: contextlib.ExitStack, path: Path, threads: int, adapter: Path | str | None, exact_cache: bool
+    ) -> None:
+        import llama_cpp
+
+        model = llama_cpp.llama_model_load_from_file(os.fsencode(path), llama_cpp.llama_model_default_params())
+        if not model:
+            raise GGUFError(f"llama.cpp cannot load {path.name}", "Build or download it again.")
+        stack.callback(llama_cpp.llama_model_free, model)
+        self.n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+        settings = llama_cpp.llama_context_default_params()
+        settings.n_ctx = settings.n_batch = settings.n_ubatch = self.n_ctx
+        settings.n_threads = settings.n_threads_batch = threads
+        if exact_cache:
+            settings.type_k = settings.type_v = llama_cpp.GGML_TYPE_F32
+        self.context = llama_cpp.llama_init_from_model(model, settings)
+        if not self.context:
+            raise GGUFError(f"llama.cpp cannot make a context for {path.name}", "Is there enough memory?")
+        stack.callback(llama_cpp.llama_free, self.context)
+        if adapter is not None:
+            _add_adapter(model, self.context, Path(adapter))
+        self.batch = llama_cpp.llama_batch_init(self.n_ctx, 0, 1)
+        stack.callback(llama_cpp.llama_batch_free, self.batch)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def logits(self, tokens: Sequence[int]) -> Floats:
+        """Return the logits after each token of a sequence, shape (tokens, vocabulary).
+
+        Raises:
+            GGUFError: no token, more than ``n_ctx``, one outside the vocabulary, or llama.cpp fails.
+        """
+        import llama_cpp
+
+        # llama_batch knows no bounds: more tokens than it was made for corrupt memory
+        if not 0 < len(tokens) <= self.n_ctx or not all(0 <= token < self.n_vocab for token in tokens):
+            raise GGUFError(f"{len(tokens)} tokens do not fit the context of {self.n_ctx}, or are no tokens")
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
+        for position, token in enumerate(tokens):
+            self.batch.token[position], self.batch.pos[position] = token, position
+            self.batch.n_seq_id[position], self.batch.seq_id[position][0] = 1, 0
+            self.batch.logits[position] = 1
+        self.batch.n_tokens = len(tokens)
+        if llama_cpp.llama_decode(self.context, self.batch) != 0:
+            raise GGUFError("llama.cpp could not evaluate a sequence")
+        rows = llama_cpp.llama_get_logits(self.context)
+        return np.ctypeslib.as_array(rows, shape=(len(tokens), self.n_vocab)).copy()
+
+
+def compare_logits(
+    reference: Path | str, path: Path | str, texts: Sequence[str], threads: int = 1, n_ctx: int = 512
+) -> Divergence:
+    """Compare a GGUF's answers with a reference's on some texts, cut to ``n_ctx`` tokens each.
+
+    Raises:
+        GGUFError: a file is refused, or the two have vocabularies of different size.
+    """
+    tokens = [ids[:n_ctx] for ids in gguf_tokens(reference, texts) if ids]
+    pairs = []
+    with Evaluator(reference, n_ctx, threads) as left, Evaluator(path, n_ctx, threads) as right:
+        if left.n_vocab != right.n_vocab:
+            raise GGUFError(f"The vocabularies differ: {left.n_vocab} and {right.n_vocab} tokens")
+        for ids in tokens:
+            pairs.append(_differences(left.logits(ids), right.logits(ids)))
+    kl, same, largest = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    return Divergence(kl.size, float(kl.mean()), float(kl.max()), float(same.mean()), float(largest.max()))
+
+
+def kl_divergence(reference: Floats, other: Floats) -> npt.NDArray[np.float64]:
+    """Return KL(reference || other) of the softmax of each row of logits, in nats."""
+    p, q = _log_softmax(reference), _log_softmax(other)
+    # clipped, for rounding can leave a hair less than nothing
+    return np.maximum((np.exp(p) * (p - q)).sum(-1), 0.0)
+
+
+def _log_softmax(logits: Floats) -> npt.NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def _differences(left: Floats, right: Floats) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    return kl_divergence(left, right), left.argmax(-1) == right.argmax(-1), np.abs(left - right).max(-1)
+
+
+def _add_adapter(model: Any, context: Any, path: Path) -> None:
+    import llama_cpp
+
+    adapter = llama_cpp.llama_adapter_lora_init(model, os.fsencode(path))
+    if not adapter:
+        raise GGUFError(f"llama.cpp cannot load the adapter {path.name}", "Was it made for this model?")
+    if llama_cpp.llama_set_adapter_lora(context, adapter, 1.0) != 0:
+        raise GGUFError(f"llama.cpp cannot use the adapter {path.name}")

@@ -1,0 +1,182 @@
+"""Is this GGUF what it claims to be? One check after the other, cheap ones first, each with its finding."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convert.errors import ConvertError
+from convert.file_types import DIRECT_TYPES, tensor_type
+from convert.files import explained, sha256_of
+from convert.gguf_file import CONTENT_HASH, PREFIX, content_sha256
+from convert.header import Header, check_header
+from convert.hf_tokenizer import normalizes_to_nfc
+from convert.logits import compare_logits
+from convert.tokens import NASTY_TEXTS, composed, differing, folder_tokens, gguf_tokens
+
+MAX_KL = 0.1
+"""Mean Kullback-Leibler divergence, in nats, up to which two files count as the same model."""
+
+MIN_AGREEMENT = 0.8
+"""Share of positions at which both files must find the same token likeliest."""
+
+_REQUIRED = ("base_sha256", "adapter_sha256", "file_type")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question and its answer: ``passed`` is None where it was not asked, ``detail`` says what was found."""
+
+    name: str
+    passed: bool | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """All checks of one file, in order."""
+
+    path: Path
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """True if no check failed."""
+        return all(check.passed is not False for check in self.checks)
+
+
+def verify(
+    path: Path | str,
+    manifest: Path | str | None = None,
+    prompt_hash: str | None = None,
+    base: Path | str | None = None,
+    reference: Path | str | None = None,
+    texts: Sequence[str] = NASTY_TEXTS,
+    threads: int = 1,
+) -> VerifyReport:
+    """Check a GGUF against everything that is given. A file that is refused ends the checks; nothing is raised for it.
+
+    Args:
+        path: the file.
+        manifest: a SHA256SUMS file with a line for it.
+        prompt_hash: the expected ``emotion_lrm.prompt_hash``.
+        base: the base GGUF or Hugging Face folder: tokens must be the same, and a GGUF's SHA-256 the recorded one.
+        reference: a GGUF whose logits it should have: see ``MAX_KL`` and ``MIN_AGREEMENT``.
+        texts: the texts to compare logits on.
+        threads: CPU threads for the logits.
+    """
+    path = Path(path)
+    checks: list[Check] = []
+    header = _attempt(checks, "header", lambda: _header(path))
+    if header is not None:
+        questions: list[tuple[str, Callable[[], tuple[bool | None, str]]]] = [
+            ("content", lambda: _content(header)),
+            ("manifest", lambda: _manifest(header, manifest)),
+            ("metadata", lambda: _metadata(header)),
+            ("prompt", lambda: _prompt(header, prompt_hash)),
+            ("base", lambda: _base(header, base)),
+            ("tokens", lambda: _tokens(header, base)),
+            ("logits", lambda: _logits(header, reference, texts, threads)),
+        ]
+        for name, question in questions:
+            _attempt(checks, name, lambda question=question: (None, *question()))  # type: ignore[misc]
+    return VerifyReport(path, tuple(checks))
+
+
+def _attempt(
+    checks: list[Check], name: str, question: Callable[[], tuple[Header | None, bool | None, str]]
+) -> Header | None:
+    """Ask, and note the answer; an expected failure is a failed check."""
+    try:
+        header, passed, detail = question()
+    except ConvertError as error:
+        header, passed, detail = None, False, str(error)
+    checks.append(Check(name, passed, detail))
+    return header
+
+
+def _header(path: Path) -> tuple[Header, bool, str]:
+    header = check_header(path)
+    return header, True, f"{header.architecture}, {len(header.tensors)} tensors, {header.file_size / 1e6:.0f} MB"
+
+
+def _content(header: Header) -> tuple[bool | None, str]:
+    if CONTENT_HASH not in header.metadata:
+        return None, "the file carries no hash of its content"
+    if content_sha256(header) == header.metadata[CONTENT_HASH]:
+        return True, "every byte is as it was written"
+    return False, "the content does not match the hash the file carries"
+
+
+def _manifest(header: Header, manifest: Path | str | None) -> tuple[bool | None, str]:
+    if manifest is None:
+        return None, "no manifest given"
+    with explained(manifest):
+        lines = Path(manifest).read_text(encoding="utf-8", errors="replace").splitlines()
+    listed = {name.lstrip("*"): digest for digest, _, name in (line.partition(" ") for line in lines)}
+    listed = {Path(name.strip()).name: digest.lower() for name, digest in listed.items()}
+    if header.path.name not in listed:
+        return False, f"{Path(manifest).name} has no line for {header.path.name}"
+    same = listed[header.path.name] == sha256_of(header.path)
+    return same, "the SHA-256 is the listed one" if same else "the SHA-256 is not the listed one"
+
+
+def _metadata(header: Header) -> tuple[bool | None, str]:
+    missing = [key for key in _REQUIRED if PREFIX + key not in header.metadata]
+    if len(missing) == len(_REQUIRED):
+        return None, "not built by this program: it does not say where it comes from"
+    if missing:
+        return False, f"it lacks {', '.join(PREFIX + key for key in missing)}"
+    file_type = str(header.metadata[PREFIX + "file_type"])
+    wrong = [t.name for t in header.tensors if file_type in DIRECT_TYPES and t.type != _type(file_type, t)]
+    if wrong:
+        return False, f"it calls itself {file_type}, and {len(wrong)} tensors are of another type"
+    return True, f"{file_type}, with the hashes of its base and adapter"
+
+
+def _type(file_type: str, tensor: object) -> str:
+    return tensor_type(file_type, tensor.name, tensor.shape)  # type: ignore[attr-defined]
+
+
+def _prompt(header: Header, expected: str | None) -> tuple[bool | None, str]:
+    found = header.metadata.get(PREFIX + "prompt_hash")
+    if expected is None:
+        return None, "no prompt hash given"
+    if found == expected:
+        return True, "it was built for this prompt"
+    return False, "it names no prompt" if found is None else "it was built for another prompt"
+
+
+def _base(header: Header, base: Path | str | None) -> tuple[bool | None, str]:
+    recorded = header.metadata.get(PREFIX + "base_sha256")
+    if base is None or Path(base).is_dir() or recorded is None:
+        return None, "no base GGUF given" if recorded is not None else "the file does not name its base"
+    same = sha256_of(base) == recorded
+    return same, "built from this base" if same else "built from another base"
+
+
+def _tokens(header: Header, base: Path | str | None) -> tuple[bool | None, str]:
+    if base is None:
+        return None, "no base given"
+    texts: Sequence[str] = NASTY_TEXTS
+    if Path(base).is_dir():
+        texts = composed(texts) if normalizes_to_nfc(Path(base)) else texts
+        expected = folder_tokens(base, texts)
+    else:
+        expected = gguf_tokens(base, texts)
+    different = differing(texts, expected, gguf_tokens(header.path, texts))
+    if different:
+        return False, f"{len(different)} of {len(texts)} texts have other tokens, such as {different[0]!r}"
+    return True, f"the same tokens on {len(texts)} texts"
+
+
+def _logits(
+    header: Header, reference: Path | str | None, texts: Sequence[str], threads: int
+) -> tuple[bool | None, str]:
+    if reference is None:
+        return None, "no reference given"
+    found = compare_logits(reference, header.path, texts, threads)
+    passed = found.kl_mean <= MAX_KL and found.agreement >= MIN_AGREEMENT
+    return passed, (
+        f"KL {found.kl_mean:.4f} mean, {found.kl_max:.4f} at most, "
+        f"the same likeliest token at {found.agreement:.1%} of {found.n_tokens} positions"
+    )

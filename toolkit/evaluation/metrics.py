@@ -1,0 +1,105 @@
+"""Metrics over posteriors and gold label sets: pure arithmetic on n rows and k labels; a row may have several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScores:
+    """Precision, recall, F1 (0 to 1) and support (gold rows) per label, each of shape (k,); and the micro-F1."""
+
+    precision: Floats
+    recall: Floats
+    f1: Floats
+    support: NDArray[np.int64]
+    micro_f1: float
+
+    def macro(self) -> float:
+        """The plain mean of F1 over all labels, also over those without a gold row."""
+        return float(self.f1.mean())
+
+    def weighted(self, values: Floats) -> float:
+        """The mean of ``values`` over labels, weighted by support; 0 where no label has any."""
+        total = self.support.sum()
+        return float((values * self.support).sum() / total) if total else 0.0
+
+
+def score_labels(predicted: Bools, gold: Bools) -> LabelScores:
+    """Score predictions of shape (n, k) against gold of shape (n, k); 0/0 counts as 0."""
+    hits = (predicted & gold).sum(0)
+    called, support = predicted.sum(0), gold.sum(0)
+    micro = _ratio(2 * hits.sum(keepdims=True), called.sum(keepdims=True) + support.sum(keepdims=True))
+    return LabelScores(
+        precision=_ratio(hits, called),
+        recall=_ratio(hits, support),
+        f1=_ratio(2 * hits, called + support),
+        support=support.astype(np.int64),
+        micro_f1=float(micro[0]),
+    )
+
+
+def top_correct(posterior: Floats, gold: Bools) -> Bools:
+    """For each row whether its most probable label is among the gold labels; shape (n,)."""
+    return np.asarray(gold[np.arange(len(gold)), posterior.argmax(1)])
+
+
+def one_hot_argmax(posterior: Floats) -> Bools:
+    """The most probable label of each row as a prediction of shape (n, k)."""
+    predicted = np.zeros(posterior.shape, dtype=bool)
+    predicted[np.arange(len(posterior)), posterior.argmax(1)] = True
+    return predicted
+
+
+def calibration_error(confidence: Floats, correct: Bools, bins: int = 15) -> float:
+    """Expected calibration error with equal-mass bins (Nguyen and O'Connor, 2015).
+
+    Rows are sorted by confidence and cut into ``bins`` parts of equal size (to one row); the result is the mean over
+    rows of |mean confidence - share correct| in their part, 0 to 1. NaN for no rows.
+    """
+    if not len(confidence):
+        return float("nan")
+    order = np.argsort(confidence, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    gaps = [len(part) * abs(float(confidence[part].mean() - correct[part].mean())) for part in parts]
+    return sum(gaps) / len(confidence)
+
+
+def gold_loss(posterior: Floats, gold: Bools) -> float:
+    """Mean negative log of the probability mass on the gold labels, in nats; mass is bounded below by 1e-12."""
+    mass = (posterior * gold).sum(1)
+    return float(-np.log(np.clip(mass, 1e-12, 1.0)).mean())
+
+
+def bootstrap_interval(
+    statistic: Callable[[NDArray[np.intp]], float],
+    n: int,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 42,
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of a statistic (Efron, 1979).
+
+    Args:
+        statistic: a function of row indices, which come with repeats.
+        n: how many rows there are.
+        resamples: how many times n rows are drawn with replacement.
+        level: the share of resampled values inside.
+        seed: of the random generator.
+    """
+    random = np.random.default_rng(seed)
+    values = [statistic(random.integers(0, n, n)) for _ in range(resamples)]
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Floats:
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)

@@ -1,0 +1,180 @@
+"""The one class that callers need: text in, :class:`~toolkit.contract.analysis.Analysis` out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.contract.analysis import Analysis
+from toolkit.contract.answer import find_evidence, render_answer
+from toolkit.contract.lens import Lens, check_pair, parse_lens
+from toolkit.contract.prompt import load_prompt
+from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.errors import ModelError, UsageError
+from toolkit.inference import store
+from toolkit.inference.calibration import Calibration, parse_calibration
+from toolkit.inference.engine import Engine, Reading
+from toolkit.inference.posterior import apply_temperature, best_native, coarsen
+
+MODES = ("fast", "explain")
+
+
+class EmotionModel:
+    """A loaded model.
+
+    >>> with EmotionModel.load() as model:                                  # doctest: +SKIP
+    ...     print(model.analyze("I feel disappointed and ignored...").emotion)
+    disappointment
+    """
+
+    def __init__(self, engine: Engine, name: str, calibration: Calibration, lenses: tuple[Lens, ...]) -> None:
+        self.engine, self.name, self.calibration, self.lenses = engine, name, calibration, lenses
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path | None = None,
+        *,
+        threads: int | None = None,
+        gpu_layers: int = 0,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> EmotionModel:
+        """Load a model by name or GGUF file; None is the default model, which is built on first use.
+
+        Raises:
+            ModelError: for an unknown or unusable model.
+            ConvertError: for a damaged file or a build that cannot be finished.
+        """
+        path = store.ensure(str(model) if model else None, progress)
+        engine = Engine(path, threads=threads, gpu_layers=gpu_layers)
+        told = _own_metadata(engine.model.header.metadata)
+        if told.get("prompt_hash", load_prompt().digest) != load_prompt().digest:
+            engine.close()
+            raise ModelError(f"{path.name} was trained for another prompt.", "Convert it again with this version.")
+        lenses = tuple(parse_lens(lens) for lens in told.get("lenses", ["author"]))
+        return cls(engine, path.stem, parse_calibration(str(told.get("calibration", "{}"))), lenses)
+
+    def __enter__(self) -> EmotionModel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self.engine.close()
+
+    def analyze(
+        self, text: str, *, lens: Lens | str = Lens.AUTHOR, taxonomy: str | None = None, mode: str = "explain"
+    ) -> Analysis:
+        """Read one text.
+
+        Raises:
+            UsageError: for an empty text, an unknown mode, or a taxonomy that the lens cannot answer in.
+        """
+        return next(self.analyze_many([text], lens=lens, taxonomy=taxonomy, mode=mode))
+
+    def analyze_many(
+        self,
+        texts: Iterable[str],
+        *,
+        lens: Lens | str = Lens.AUTHOR,
+        taxonomy: str | None = None,
+        mode: str = "explain",
+    ) -> Iterator[Analysis]:
+        """Read many texts: lazily, in order, with a bounded look-ahead. Errors as for :meth:`analyze`."""
+        lens = self._check_lens(lens)
+        taxonomy = taxonomy or lens.native
+        check_pair(lens, taxonomy)
+        if mode not in MODES:
+            raise UsageError(f"There is no mode {mode!r}.", f"Use {' or '.join(MODES)}.")
+        return self._analyze(texts, lens, taxonomy, mode)
+
+    def posteriors(self, texts: Sequence[str], *, lens: Lens | str = Lens.AUTHOR) -> tuple[np.ndarray, np.ndarray]:
+        """Calibrated native posteriors, shape (n, labels), and coverage, shape (n,); empty texts are allowed here."""
+        lens = self._check_lens(lens)
+        readings = list(self.engine.read(texts, lens))
+        if not readings:
+            return np.zeros((0, len(load_taxonomy(lens.native).labels))), np.zeros(0)
+        raw = np.stack([reading.posterior for reading in readings])
+        return self._calibrated(raw, lens), np.array([reading.coverage for reading in readings])
+
+    def answers(self, texts: Iterable[str], *, lens: Lens | str = Lens.AUTHOR) -> Iterator[tuple[str, str]]:
+        """For every text the JSON exactly as the model wrote it, and the text."""
+        lens = self._check_lens(lens)
+        labels = load_taxonomy(lens.native).labels
+        kept, read = itertools.tee(texts)
+        for text, done in zip(kept, self.engine.explain(read, lens, lambda p: int(p.argmax())), strict=True):
+            yield render_answer(labels[done.label], done.reasoning), text
+
+    def _check_lens(self, lens: Lens | str) -> Lens:
+        lens = parse_lens(str(lens))
+        if lens not in self.lenses:
+            raise UsageError(
+                f"The model {self.name} has not learned the lens {lens}.",
+                f"It knows: {', '.join(self.lenses)}.",
+            )
+        return lens
+
+    def _analyze(self, texts: Iterable[str], lens: Lens, taxonomy: str, mode: str) -> Iterator[Analysis]:
+        kept, read = itertools.tee(map(_refuse_empty, texts))
+        if mode == "fast":
+            for text, reading in zip(kept, self.engine.read(read, lens), strict=True):
+                yield self._analysis(text, reading, lens, taxonomy, None)
+            return
+
+        def choose(posterior: np.ndarray) -> int:
+            return self._decide(posterior, lens, taxonomy)[2]
+
+        for text, done in zip(kept, self.engine.explain(read, lens, choose), strict=True):
+            yield self._analysis(text, done.reading, lens, taxonomy, done.reasoning)
+
+    def _calibrated(self, posterior: np.ndarray, lens: Lens) -> np.ndarray:
+        return apply_temperature(posterior, self.calibration.temperature_of(lens))
+
+    def _decide(self, posterior: np.ndarray, lens: Lens, taxonomy: str) -> tuple[np.ndarray, float, int]:
+        """Scores in ``taxonomy``, mass outside, and the native label to argue for."""
+        native = self._calibrated(posterior, lens)
+        scores, outside = coarsen(native[None], lens.native, taxonomy)
+        return scores[0], float(outside[0]), best_native(native, lens.native, taxonomy, int(scores[0].argmax()))
+
+    def _analysis(self, text: str, reading: Reading, lens: Lens, taxonomy: str, reasoning: str | None) -> Analysis:
+        values, outside, fine = self._decide(reading.posterior, lens, taxonomy)
+        scores = dict(zip(load_taxonomy(taxonomy).labels, map(float, values), strict=True))
+        emotion = max(scores, key=lambda label: scores[label])
+        present = self.calibration.present(taxonomy, scores)
+        return Analysis(
+            text=text,
+            lens=lens,
+            taxonomy=taxonomy,
+            mode="fast" if reasoning is None else "explain",
+            emotion=emotion,
+            fine_emotion=load_taxonomy(lens.native).labels[fine],
+            confidence=scores[emotion],
+            abstained=scores[emotion] < self.calibration.abstain_below.get(taxonomy, 0.0),
+            emotions=(emotion, *(label for label in present if label != emotion)),
+            scores=scores,
+            coverage=reading.coverage,
+            outside=outside,
+            reasoning=reasoning,
+            evidence=find_evidence(text, reasoning),
+            model=self.name,
+        )
+
+
+def _refuse_empty(text: str) -> str:
+    if not text.strip():
+        raise UsageError("The text is empty.", "Pass at least one word.")
+    return text
+
+
+def _own_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    found = {k.removeprefix("emotion_lrm."): v for k, v in metadata.items() if k.startswith("emotion_lrm.")}
+    if isinstance(found.get("lenses"), str):
+        found["lenses"] = json.loads(found["lenses"])
+    return found

@@ -1,0 +1,176 @@
+"""The only place that speaks to llama.cpp's low-level API: a model, a context, a batch.
+
+llama.cpp checks no bounds and aborts the process on misuse, so every call that could go wrong is checked here first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+
+from convert.header import check_header
+from toolkit.errors import ModelError, UsageError
+
+_SILENT = llama_cpp.llama_log_callback(lambda level, text, data: None)
+_backend_ready = False
+
+
+def _start_backend() -> None:
+    global _backend_ready
+    if not _backend_ready:
+        llama_cpp.llama_log_set(_SILENT, ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
+        _backend_ready = True
+
+
+class NativeModel:
+    """A GGUF loaded by llama.cpp, with its vocabulary. The header is checked before native code sees the file.
+
+    Raises:
+        ConvertError: for a damaged file.
+        ModelError: where llama.cpp does not accept it.
+    """
+
+    def __init__(self, path: Path, gpu_layers: int = 0, vocab_only: bool = False) -> None:
+        self.header = check_header(path)
+        self.path = path
+        _start_backend()
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers, params.vocab_only = gpu_layers, vocab_only
+        self.pointer: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not self.pointer:
+            raise ModelError(f"llama.cpp cannot load {path}.", "Check it with: emotion-lrm convert verify FILE")
+        self.vocab: Any = llama_cpp.llama_model_get_vocab(self.pointer)
+        self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
+
+    def close(self) -> None:
+        """Free the weights; safe to call twice."""
+        if self.pointer:
+            llama_cpp.llama_model_free(self.pointer)
+            self.pointer = None
+
+    def encode(self, text: str, *, control: bool = False) -> list[int]:
+        """Token ids without BOS or EOS; control tokens are recognised only with ``control``."""
+        raw = text.encode("utf-8", "replace")
+        room = len(raw) + 8
+        ids = (llama_cpp.llama_token * room)()
+        count = llama_cpp.llama_tokenize(self.vocab, raw, len(raw), ids, room, False, control)
+        if count < 0:
+            raise UsageError("The text cannot be tokenized.", "Pass shorter text.")
+        return list(ids[:count])
+
+    def control_id(self, token: str) -> int | None:
+        """The id of a control token, or None."""
+        ids = self.encode(token, control=True)
+        return ids[0] if len(ids) == 1 and llama_cpp.llama_vocab_is_control(self.vocab, ids[0]) else None
+
+    def pieces(self) -> list[bytes]:
+        """The bytes of every token; empty for control tokens. Bytes, as a token may be part of a character."""
+        buffer = ctypes.create_string_buffer(512)
+        result = []
+        for token in range(self.n_vocab):
+            size = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+            result.append(buffer.raw[: max(size, 0)])
+        return result
+
+
+class NativeContext:
+    """A KV cache shared by many sequences, and a batch of tokens to evaluate in it.
+
+    Args:
+        n_cells: KV cells, over all sequences.
+        n_batch: tokens that one :meth:`decode` may take.
+        n_sequences: sequence ids 0 to ``n_sequences - 1``.
+    """
+
+    def __init__(self, model: NativeModel, n_cells: int, n_batch: int, n_sequences: int, threads: int) -> None:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = n_cells, n_batch, n_batch
+        params.n_seq_max = n_sequences
+        params.n_threads = params.n_threads_batch = threads
+        params.kv_unified = True  # llama_memory_seq_cp of part of a sequence can abort without it
+        params.swa_full = True  # Gemma 3 could not reuse the shared head otherwise
+        params.no_perf = True
+        self.pointer: Any = llama_cpp.llama_init_from_model(model.pointer, params)
+        if not self.pointer:
+            raise ModelError(
+                f"There is not enough memory for a context of {n_cells} tokens.", "Close other programs, or use --mode fast."
+            )
+        self.memory: Any = llama_cpp.llama_get_memory(self.pointer)
+        self.n_cells, self.n_batch, self.n_sequences, self.n_vocab = n_cells, n_batch, n_sequences, model.n_vocab
+        self._tokens = np.zeros(n_batch, np.int32)
+        self._positions = np.zeros(n_batch, np.int32)
+        self._counts = np.zeros(n_batch, np.int32)
+        self._wanted = np.zeros(n_batch, np.int8)
+        self._sequences = np.zeros(n_batch * n_sequences, np.int32)
+        self._owners = (ctypes.POINTER(ctypes.c_int32) * n_batch)()
+        self._fill = self._used = 0
+
+    def close(self) -> None:
+        """Free the context; safe to call twice."""
+        if self.pointer:
+            llama_cpp.llama_free(self.pointer)
+            self.pointer = None
+
+    @property
+    def room(self) -> int:
+        """Tokens that still fit into the batch."""
+        return self.n_batch - self._fill
+
+    def add(self, token: int, position: int, sequences: Sequence[int], want_logits: bool = False) -> int:
+        """Put one token into the batch, seen by every one of ``sequences``; returns its row.
+
+        Raises:
+            IndexError: where the batch is full or a sequence id is out of range.
+        """
+        row, start = self._fill, self._used
+        if row >= self.n_batch or max(sequences) >= self.n_sequences:
+            raise IndexError("batch or sequence out of range")
+        end = start + len(sequences)
+        self._sequences[start:end] = sequences
+        self._owners[row] = ctypes.cast(
+            self._sequences.ctypes.data + 4 * start, ctypes.POINTER(ctypes.c_int32)
+        )
+        self._tokens[row], self._positions[row], self._counts[row] = token, position, len(sequences)
+        self._wanted[row] = want_logits
+        self._fill, self._used = row + 1, end
+        return row
+
+    def decode(self) -> None:
+        """Evaluate the batch and empty it.
+
+        Raises:
+            ModelError: where the KV cache is full or llama.cpp fails.
+        """
+        if not self._fill:
+            return
+        batch = llama_cpp.llama_batch()
+        batch.n_tokens = self._fill
+        batch.token = self._tokens.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token))
+        batch.pos = self._positions.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_pos))
+        batch.n_seq_id = self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        batch.seq_id = ctypes.cast(self._owners, ctypes.POINTER(ctypes.POINTER(llama_cpp.llama_seq_id)))
+        batch.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        status = llama_cpp.llama_decode(self.pointer, batch)
+        self._fill = self._used = 0
+        if status:
+            cause = "the KV cache is full" if status == 1 else f"status {status}"
+            raise ModelError(f"llama.cpp could not evaluate a batch: {cause}.", "Report this with --debug.")
+
+    def logits(self, row: int) -> np.ndarray:
+        """The logits of a row of the last batch that asked for them, shape (n_vocab,); valid until the next decode."""
+        found = llama_cpp.llama_get_logits_ith(self.pointer, row)
+        return np.ctypeslib.as_array(found, shape=(self.n_vocab,))
+
+    def fork(self, source: int, target: int) -> None:
+        """Let sequence ``target`` share everything that ``source`` holds; costs no evaluation."""
+        llama_cpp.llama_memory_seq_cp(self.memory, source, target, -1, -1)
+
+    def drop(self, sequence: int) -> None:
+        """Forget a sequence; its cells are free again unless shared."""
+        llama_cpp.llama_memory_seq_rm(self.memory, sequence, -1, -1)

@@ -1,0 +1,122 @@
+"""What may be written next inside the reasoning: the grammar, and quotes copied from the text."""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+import numpy as np
+
+from toolkit.contract.answer import count_words
+from toolkit.contract.prompt import load_prompt
+
+_FORBIDDEN = re.compile(r'["\\\x00-\x1f\x7f]')
+_SENTENCE_END = re.compile(r"[.!?…](?=[^.!?…“”]*$)")
+
+
+class ReasoningWriter:
+    """Checks tokens one at a time and collects the reasoning of one text.
+
+    A token is refused where it would break the JSON string (a quotation mark that does not end it, a backslash, a
+    control character, bytes that are no UTF-8), where the reasoning does not begin with a capital letter, and where
+    a quote leaves the words of the text or takes more of them than the contract allows.
+    """
+
+    def __init__(self, text: str) -> None:
+        spec = load_prompt()
+        self._spec, self._text = spec, text
+        self._words_left = int(spec.max_quoted_share * count_words(text))
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._quote: str | None = None
+        self.written = ""
+        self.tokens: list[int] = []
+        self.done = False
+
+    def accept(self, token: int, piece: bytes) -> bool:
+        """Take the token if it may stand here; says whether it did."""
+        state = self._decoder.getstate()
+        try:
+            added = self._decoder.decode(piece)
+        except UnicodeDecodeError:
+            self._decoder.setstate(state)
+            return False
+        body, mark, rest = added.partition('"')
+        after = self._follow(body)
+        ends = mark and self.written + body and not self._decoder.getstate()[0] and after and after[0] is None
+        if not piece or after is None or (mark and not (ends and rest in ("", "}"))):
+            self._decoder.setstate(state)
+            return False
+        self._quote, self._words_left = after
+        self.written += body
+        self.tokens.append(token)
+        self.done = bool(mark)
+        return True
+
+    def _follow(self, added: str) -> tuple[str | None, int] | None:
+        """Quote state and words left after ``added``, or None where it may not follow."""
+        if _FORBIDDEN.search(added) or (added and not self.written and not "A" <= added[0] <= "Z"):
+            return None
+        quote, left = self._quote, self._words_left
+        for character in added:
+            if character == self._spec.open_quote:
+                if quote is not None or left < 1:
+                    return None
+                quote = ""
+            elif character == self._spec.close_quote:
+                if not quote or not self._stands_in_text(quote):
+                    return None
+                quote, left = None, left - count_words(quote)
+            elif quote is not None:
+                quote += character
+                if quote not in self._text or count_words(quote) > left:
+                    return None
+        return quote, left
+
+    def _stands_in_text(self, quote: str) -> bool:
+        """Whether the quote is whole words of the text."""
+        start = self._text.find(quote)
+        while start >= 0:
+            before, after = self._text[:start][-1:], self._text[start + len(quote) :][:1]
+            if quote.strip() == quote and not (before + quote[0]).isalnum() * bool(before):
+                if not (quote[-1] + after).isalnum() * bool(after):
+                    return True
+            start = self._text.find(quote, start + 1)
+        return False
+
+    def exhausted(self) -> bool:
+        """Whether a bound is reached: tokens, characters, or the same four tokens for the third time."""
+        last = tuple(self.tokens[-4:])
+        repeats = sum(tuple(self.tokens[i : i + 4]) == last for i in range(len(self.tokens) - 3))
+        return (
+            len(self.tokens) >= self._spec.max_tokens
+            or len(self.written) >= self._spec.max_characters - 24
+            or repeats >= 3
+        )
+
+    def finish(self) -> str:
+        """The reasoning; one that ran into a bound is cut after its last whole sentence, or else closed as it is."""
+        if self.done:
+            return self.written.strip()
+        end = _SENTENCE_END.search(self.written)
+        kept = self.written[: end.end()] if end else self.written
+        if kept.count(self._spec.open_quote) > kept.count(self._spec.close_quote):
+            kept = kept[: kept.rindex(self._spec.open_quote)]
+        kept = kept.strip(" ,;:")[: self._spec.max_characters - 1]
+        return kept if kept.endswith((".", "!", "?", "…")) else f"{kept}."
+
+
+def next_token(writer: ReasoningWriter, logits: np.ndarray, pieces: list[bytes]) -> int:
+    """The most probable token that ``writer`` accepts.
+
+    The best token is tried first; only if it is refused are others walked in order of their logits, first a few
+    hundred, then all.
+    """
+    best = int(logits.argmax())
+    if writer.accept(best, pieces[best]):
+        return best
+    for width in (256, len(logits)):
+        few = np.argpartition(logits, -width)[-width:] if width < len(logits) else np.arange(width)
+        for token in few[np.argsort(-logits[few], kind="stable")]:
+            if writer.accept(int(token), pieces[token]):
+                return int(token)
+    return -1

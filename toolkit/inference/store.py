@@ -1,0 +1,188 @@
+"""Which models there are, where they lie, and how a shipped one is built on first use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from convert.errors import BadGGUF, FileTrouble
+from convert.file_types import FILE_TYPES, default_file_type
+from convert.header import check_header
+from toolkit.assets import asset
+from toolkit.base import BaseModelConfig, find_base_gguf, load_base
+from toolkit.config import Config, load_config
+from toolkit.contract.lens import Lens
+from toolkit.contract.prompt import load_prompt
+from toolkit.errors import EmotionLRMError, ModelError, UsageError
+
+Progress = Callable[[int, int, str], None]
+
+
+class ShippedModel(Config):
+    """A model that can be built from what the installation carries."""
+
+    adapter: str
+    base: str
+    lenses: list[Lens]
+    licence: str
+    datasets: list[str]
+
+
+class Shipped(Config):
+    """``models/configs/shipped.yaml``."""
+
+    default: str
+    models: dict[str, ShippedModel]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A GGUF in the cache folder, with the metadata that this project wrote into it."""
+
+    name: str
+    path: Path
+    bytes: int
+    metadata: dict[str, Any]
+
+
+def models_folder() -> Path:
+    """``EMOTION_LRM_CACHE`` or the user's cache folder, then ``models``."""
+    root = os.environ.get("EMOTION_LRM_CACHE") or platformdirs.user_cache_dir("emotion-lrm", appauthor=False)
+    return Path(root) / "models"
+
+
+def load_shipped() -> Shipped:
+    """The models that this installation can build."""
+    return load_config(Shipped, asset("models", "configs", "shipped.yaml"))
+
+
+def parse_name(name: str | None) -> tuple[str, str]:
+    """A model name as (shipped name, file type); None is the default, and without a file type this machine's best.
+
+    Raises:
+        ModelError: for an unknown name.
+    """
+    shipped = load_shipped()
+    name = name or shipped.default
+    if name in shipped.models:
+        return name, default_file_type()
+    for known in shipped.models:
+        suffix = name.removeprefix(f"{known}-").upper()
+        if name.startswith(f"{known}-") and suffix in FILE_TYPES:
+            return known, suffix
+    types = ", ".join(kind.lower() for kind in FILE_TYPES)
+    raise ModelError(
+        f"There is no model {name!r}.",
+        f"Known: {', '.join(shipped.models)}, optionally followed by - and one of {types}; or pass a GGUF file.",
+    )
+
+
+def model_path(name: str | None) -> Path:
+    """Where the GGUF of a shipped model lies once it is built."""
+    known, file_type = parse_name(name)
+    return models_folder() / f"{known}-{file_type.lower()}.gguf"
+
+
+def locate(name: str | None) -> Path:
+    """The GGUF of a model that is there already: a file path, or a name.
+
+    Raises:
+        ModelError: where it is not there.
+    """
+    if name and (name.endswith(".gguf") or os.sep in name):
+        if not Path(name).is_file():
+            raise ModelError(f"There is no model file {name}.", "Check the path, or pass a name: emotion-lrm models list")
+        return Path(name)
+    path = model_path(name)
+    if not path.is_file():
+        raise ModelError(f"The model {path.stem} is not built yet.", "Any analysis builds it: emotion-lrm TEXT")
+    return path
+
+
+def ensure(name: str | None, progress: Progress | None = None) -> Path:
+    """The GGUF of a model, built first if it is a shipped one that is missing or out of date.
+
+    Safe when several processes ask at once and when a build is killed half-way.
+    """
+    if name and (name.endswith(".gguf") or os.sep in name):
+        return locate(name)
+    from convert.build import build_model
+
+    known, file_type = parse_name(name)
+    path, shipped = model_path(name), load_shipped().models[known]
+    base = load_base(shipped.base)
+    try:
+        weights = find_base_gguf(base)
+    except EmotionLRMError:
+        if path.is_file():
+            return path  # built earlier; the base is needed only to build
+        raise
+    build_model(
+        weights,
+        asset("models", "adapters", shipped.adapter),
+        path,
+        file_type,
+        metadata=build_metadata(known, shipped, base),
+        chat_template=chat_template(),
+        progress=progress,
+    )
+    return path
+
+
+def build_metadata(name: str, shipped: ShippedModel, base: BaseModelConfig) -> dict[str, Any]:
+    """What a built GGUF says of itself under ``emotion_lrm.``"""
+    calibration = asset("models", "adapters", shipped.adapter) / "calibration.json"
+    return {
+        "name": name,
+        "base": base.model_id,
+        "adapter": shipped.adapter,
+        "datasets": list(shipped.datasets),
+        "licence": shipped.licence,
+        "lenses": [str(lens) for lens in shipped.lenses],
+        "taxonomies": [lens.native for lens in shipped.lenses],
+        "context_window": base.context_window,
+        "prompt_hash": load_prompt().digest,
+        "calibration": calibration.read_text(encoding="utf-8") if calibration.is_file() else "{}",
+    }
+
+
+def chat_template() -> str:
+    """Our prompt through the author's lens as the Jinja template that other programs render.
+
+    The last message is the text; whoever serves it must hold the answer to the grammar or schema.
+    """
+    spec = load_prompt()
+    frame = spec.frames[0]
+    head = frame["head"].format(question=spec.questions[Lens.AUTHOR]).replace("\n", "\\n")
+    return f"{{{{ '{head}' }}}}{{{{ messages[-1]['content'] | trim }}}}{{{{ '{frame['tail']}' }}}}"
+
+
+def installed() -> list[ModelFile]:
+    """The sound models in the cache folder, by name."""
+    found = []
+    for path in sorted(models_folder().glob("*.gguf")):
+        try:
+            metadata = check_header(path).metadata
+        except (BadGGUF, FileTrouble):
+            continue
+        ours = {k.removeprefix("emotion_lrm."): v for k, v in metadata.items() if k.startswith("emotion_lrm.")}
+        found.append(ModelFile(path.stem, path, path.stat().st_size, ours))
+    return found
+
+
+def remove(name: str) -> Path:
+    """Delete a built model from the cache folder; returns where it lay.
+
+    Raises:
+        UsageError: for a path outside the cache folder.
+    """
+    path = locate(name)
+    if path.parent.resolve() != models_folder().resolve():
+        raise UsageError(f"{name} does not lie in the cache folder.", "Delete the file yourself.")
+    path.unlink()
+    return path

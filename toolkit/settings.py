@@ -1,0 +1,166 @@
+"""What a person may set for every command that runs a model: flag, then environment, then file, then default."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+import platformdirs
+from pydantic import Field, ValidationError
+
+from toolkit.config import Config, load_config
+from toolkit.contract.taxonomy import NAMES
+from toolkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from toolkit.inference.model import EmotionModel
+
+PREFIX = "EMOTION_LRM_"
+
+
+class Settings(Config):
+    """Settings of a run; the keys of ``config.yaml`` and, in capitals, of the environment."""
+
+    model: str | None = None
+    lens: Literal["author", "reader", "both"] = "author"
+    taxonomy: str | None = None
+    mode: Literal["fast", "explain"] = "explain"
+    threads: int | None = Field(None, ge=1)
+    gpu_layers: int = Field(0, ge=-1)
+
+
+def config_file(environ: Mapping[str, str] = os.environ) -> Path:
+    """``EMOTION_LRM_CONFIG``, else ``config.yaml`` in the user's configuration folder; it need not exist."""
+    named = environ.get(f"{PREFIX}CONFIG")
+    return Path(named) if named else Path(platformdirs.user_config_dir("emotion-lrm", appauthor=False), "config.yaml")
+
+
+def resolve(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of a run; a flag that is None was not given.
+
+    Raises:
+        ConfigError: for an unknown key in the file or a value of the wrong kind, naming where it stands.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    try:
+        return Settings.model_validate({**_from_file(environ), **_from_environment(environ), **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", "Correct the value.") from None
+
+
+def _from_file(environ: Mapping[str, str]) -> dict[str, Any]:
+    path = config_file(environ)
+    if not path.exists() and not environ.get(f"{PREFIX}CONFIG"):
+        return {}
+    return load_config(Settings, path).model_dump(exclude_unset=True)
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in Settings.model_fields:
+        name = PREFIX + key.upper()
+        if not environ.get(name):
+            continue
+        try:
+            found[key] = getattr(Settings.model_validate({key: environ[name]}), key)
+        except ValidationError as error:
+            raise ConfigError(f"{name}: {error.errors()[0]['msg']}.", "Correct or unset it.") from None
+    return found
+
+
+_OPTIONS = (
+    click.option("--model", metavar="NAME|FILE", help="A model's name or a GGUF file.  [default: the shipped model]"),
+    click.option("--lens", type=click.Choice(("author", "reader", "both")), help="Whose emotion.  [default: author]"),
+    click.option("--taxonomy", type=click.Choice(NAMES), help="The set of labels.  [default: the lens's own]"),
+    click.option(
+        "--mode", type=click.Choice(("fast", "explain")), help="Label only, or with reasoning.  [default: explain]"
+    ),
+    click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads.  [default: the model's choice]"),
+    click.option(
+        "--gpu-layers", type=click.IntRange(-1), metavar="N", help="Layers on a GPU, -1 for all.  [default: 0]"
+    ),
+)
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of :class:`Settings`; it receives the resolved ones as ``settings``."""
+
+    @functools.wraps(command)
+    def with_settings(*args: Any, **kwargs: Any) -> Any:
+        flags = {key: kwargs.pop(key) for key in Settings.model_fields}
+        return command(*args, settings=resolve(flags), **kwargs)
+
+    for option in reversed(_OPTIONS):
+        with_settings = option(with_settings)
+    return with_settings
+
+
+def is_quiet() -> bool:
+    """Whether ``-q`` was given."""
+    ctx = click.get_current_context(silent=True)
+    return bool(ctx and (ctx.find_root().obj or {}).get("quiet"))
+
+
+@contextmanager
+def open_model(settings: Settings) -> Iterator[EmotionModel]:
+    """The model that the settings name; its first build shows progress on standard error unless ``-q`` was given."""
+    from toolkit.inference.model import EmotionModel
+
+    with Progress("Building the model; this happens once and takes about a minute.") as progress:
+        model = EmotionModel.load(
+            settings.model, threads=settings.threads, gpu_layers=settings.gpu_layers, progress=progress
+        )
+    try:
+        yield model
+    finally:
+        model.close()
+
+
+class Progress:
+    """A bar on standard error, which appears with the first step and goes away at the end; in a pipe a line a step.
+
+    ``notice`` is said before the first step. With ``-q`` nothing is shown.
+    """
+
+    def __init__(self, notice: str = "") -> None:
+        self._quiet, self._notice, self._step = is_quiet(), notice, ""
+        self._console: Any = None
+        self._bar: Any = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: int, total: int, step: str) -> None:
+        """Show that ``done`` of ``total`` units of ``step`` are finished."""
+        if self._quiet:
+            return
+        if self._console is None:
+            self._start()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total, description=step)
+        elif step != self._step:
+            self._console.print(step)
+        self._step = step
+
+    def _start(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        self._console = Console(stderr=True, highlight=False, markup=False)
+        if self._notice:
+            self._console.print(self._notice)
+        if self._console.is_terminal:
+            columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()]
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True)
+            self._task = self._bar.add_task("", total=None)
+            self._bar.start()
