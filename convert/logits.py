@@ -1,6 +1,7 @@
 """What a GGUF answers, through llama.cpp: the logits after every token, and how two files' answers differ."""
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,12 +141,12 @@ def kl_divergence(reference: Floats, other: Floats) -> npt.NDArray[np.float64]:
     """Return KL(reference || other) of the softmax of each row of logits, in nats."""
     p, q = _log_softmax(reference), _log_softmax(other)
     # clipped, for rounding can leave a hair less than nothing
-    return np.maximum((np.exp(p) * (p - q)).sum(-1), 0.0)
+    return np.asarray(np.maximum((np.exp(p) * (p - q)).sum(-1), 0.0))
 
 
 def _log_softmax(logits: Floats) -> npt.NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
 
 
 def _differences(left: Floats, right: Floats) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
@@ -158,5 +159,6 @@ def _add_adapter(model: Any, context: Any, path: Path) -> None:
     adapter = llama_cpp.llama_adapter_lora_init(model, os.fsencode(path))
     if not adapter:
         raise GGUFError(f"llama.cpp cannot load the adapter {path.name}", "Was it made for this model?")
-    if llama_cpp.llama_set_adapter_lora(context, adapter, 1.0) != 0:
+    adapters, scales = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter), (ctypes.c_float * 1)(1.0)
+    if llama_cpp.llama_set_adapters_lora(context, adapters, 1, scales) != 0:
         raise GGUFError(f"llama.cpp cannot use the adapter {path.name}")

@@ -19,6 +19,8 @@ MAX_KL = 0.1
 MIN_AGREEMENT = 0.8
 """Share of positions at which both files must find the same token likeliest."""
 
+Answer = tuple[bool | None, str]
+
 _REQUIRED = ("base_sha256", "adapter_sha256", "file_type")
 
 
@@ -65,41 +67,33 @@ def verify(
         threads: CPU threads for the logits.
     """
     path = Path(path)
-    checks: list[Check] = []
-    header = _attempt(checks, "header", lambda: _header(path))
-    if header is not None:
-        questions: list[tuple[str, Callable[[], tuple[bool | None, str]]]] = [
-            ("content", lambda: _content(header)),
-            ("manifest", lambda: _manifest(header, manifest)),
-            ("metadata", lambda: _metadata(header)),
-            ("prompt", lambda: _prompt(header, prompt_hash)),
-            ("base", lambda: _base(header, base)),
-            ("tokens", lambda: _tokens(header, base)),
-            ("logits", lambda: _logits(header, reference, texts, threads)),
-        ]
-        for name, question in questions:
-            _attempt(checks, name, lambda question=question: (None, *question()))  # type: ignore[misc]
-    return VerifyReport(path, tuple(checks))
+    try:
+        header = check_header(path)
+    except ConvertError as error:
+        return VerifyReport(path, (Check("header", False, str(error)),))
+    found = f"{header.architecture}, {len(header.tensors)} tensors, {header.file_size / 1e6:.0f} MB"
+    questions: dict[str, Callable[[], Answer]] = {
+        "header": lambda: (True, found),
+        "content": lambda: _content(header),
+        "manifest": lambda: _manifest(header, manifest),
+        "metadata": lambda: _metadata(header),
+        "prompt": lambda: _prompt(header, prompt_hash),
+        "base": lambda: _base(header, base),
+        "tokens": lambda: _tokens(header, base),
+        "logits": lambda: _logits(header, reference, texts, threads),
+    }
+    return VerifyReport(path, tuple(_ask(name, question) for name, question in questions.items()))
 
 
-def _attempt(
-    checks: list[Check], name: str, question: Callable[[], tuple[Header | None, bool | None, str]]
-) -> Header | None:
+def _ask(name: str, question: Callable[[], Answer]) -> Check:
     """Ask, and note the answer; an expected failure is a failed check."""
     try:
-        header, passed, detail = question()
+        return Check(name, *question())
     except ConvertError as error:
-        header, passed, detail = None, False, str(error)
-    checks.append(Check(name, passed, detail))
-    return header
+        return Check(name, False, str(error))
 
 
-def _header(path: Path) -> tuple[Header, bool, str]:
-    header = check_header(path)
-    return header, True, f"{header.architecture}, {len(header.tensors)} tensors, {header.file_size / 1e6:.0f} MB"
-
-
-def _content(header: Header) -> tuple[bool | None, str]:
+def _content(header: Header) -> Answer:
     if CONTENT_HASH not in header.metadata:
         return None, "the file carries no hash of its content"
     if content_sha256(header) == header.metadata[CONTENT_HASH]:
@@ -107,7 +101,7 @@ def _content(header: Header) -> tuple[bool | None, str]:
     return False, "the content does not match the hash the file carries"
 
 
-def _manifest(header: Header, manifest: Path | str | None) -> tuple[bool | None, str]:
+def _manifest(header: Header, manifest: Path | str | None) -> Answer:
     if manifest is None:
         return None, "no manifest given"
     with explained(manifest):
@@ -120,24 +114,21 @@ def _manifest(header: Header, manifest: Path | str | None) -> tuple[bool | None,
     return same, "the SHA-256 is the listed one" if same else "the SHA-256 is not the listed one"
 
 
-def _metadata(header: Header) -> tuple[bool | None, str]:
+def _metadata(header: Header) -> Answer:
     missing = [key for key in _REQUIRED if PREFIX + key not in header.metadata]
     if len(missing) == len(_REQUIRED):
         return None, "not built by this program: it does not say where it comes from"
     if missing:
         return False, f"it lacks {', '.join(PREFIX + key for key in missing)}"
     file_type = str(header.metadata[PREFIX + "file_type"])
-    wrong = [t.name for t in header.tensors if file_type in DIRECT_TYPES and t.type != _type(file_type, t)]
+    claimed = header.tensors if file_type in DIRECT_TYPES else ()  # llama.cpp's recipes mix types as they see fit
+    wrong = [t.name for t in claimed if t.type != tensor_type(file_type, t.name, t.shape)]
     if wrong:
         return False, f"it calls itself {file_type}, and {len(wrong)} tensors are of another type"
     return True, f"{file_type}, with the hashes of its base and adapter"
 
 
-def _type(file_type: str, tensor: object) -> str:
-    return tensor_type(file_type, tensor.name, tensor.shape)  # type: ignore[attr-defined]
-
-
-def _prompt(header: Header, expected: str | None) -> tuple[bool | None, str]:
+def _prompt(header: Header, expected: str | None) -> Answer:
     found = header.metadata.get(PREFIX + "prompt_hash")
     if expected is None:
         return None, "no prompt hash given"
@@ -146,7 +137,7 @@ def _prompt(header: Header, expected: str | None) -> tuple[bool | None, str]:
     return False, "it names no prompt" if found is None else "it was built for another prompt"
 
 
-def _base(header: Header, base: Path | str | None) -> tuple[bool | None, str]:
+def _base(header: Header, base: Path | str | None) -> Answer:
     recorded = header.metadata.get(PREFIX + "base_sha256")
     if base is None or Path(base).is_dir() or recorded is None:
         return None, "no base GGUF given" if recorded is not None else "the file does not name its base"
@@ -154,7 +145,7 @@ def _base(header: Header, base: Path | str | None) -> tuple[bool | None, str]:
     return same, "built from this base" if same else "built from another base"
 
 
-def _tokens(header: Header, base: Path | str | None) -> tuple[bool | None, str]:
+def _tokens(header: Header, base: Path | str | None) -> Answer:
     if base is None:
         return None, "no base given"
     texts: Sequence[str] = NASTY_TEXTS
@@ -169,9 +160,7 @@ def _tokens(header: Header, base: Path | str | None) -> tuple[bool | None, str]:
     return True, f"the same tokens on {len(texts)} texts"
 
 
-def _logits(
-    header: Header, reference: Path | str | None, texts: Sequence[str], threads: int
-) -> tuple[bool | None, str]:
+def _logits(header: Header, reference: Path | str | None, texts: Sequence[str], threads: int) -> Answer:
     if reference is None:
         return None, "no reference given"
     found = compare_logits(reference, header.path, texts, threads)

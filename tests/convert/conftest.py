@@ -144,7 +144,7 @@ def base_gguf() -> Path:
 def base_adapter(tmp_path_factory: pytest.TempPathFactory, base_gguf: Path, write_adapter: Callable[..., Path]) -> Path:
     """A random rank-8 adapter on every linear layer of the default base."""
     folder = tmp_path_factory.mktemp("adapter") / "smollm2"
-    return write_adapter(folder, base_gguf, sizes=(576, 576, 192, 1536), n_blocks=30, rank=8)
+    return write_adapter(folder, base_gguf, sizes=(576, 576, 192, 1536), n_blocks=30, rank=8, lora_alpha=4)
 
 
 CORPUS = [

@@ -120,7 +120,7 @@ def highlight(text: str, evidence: Sequence[str], colour: str, marked: bool) -> 
     A long text is shown as an excerpt around the first evidence, which says how much is left out.
     """
     spans = evidence_spans(text, evidence)
-    begin = max(0, spans[0][0] - EXCERPT // 3) if spans and len(text) > EXCERPT and spans[0][1] > EXCERPT else 0
+    begin = _excerpt_start(text, spans[0][0]) if spans and spans[0][1] > EXCERPT else 0
     end = min(len(text), begin + EXCERPT)
     result = Text("… " if begin else "")
     position = begin
@@ -153,6 +153,12 @@ def _find(text: str, span: str) -> tuple[int, int]:
             return start, stop
         start = text.find(span, start + 1)
     return first, first + len(span)
+
+
+def _excerpt_start(text: str, evidence: int) -> int:
+    """A third of an excerpt before the evidence, at the start of a word where there is one."""
+    begin = evidence - EXCERPT // 3
+    return text.find(" ", begin, evidence) + 1 or begin
 
 
 def _append(result: Text, piece: str, style: str) -> None:

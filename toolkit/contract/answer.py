@@ -10,7 +10,6 @@ from toolkit.contract.prompt import load_prompt
 from toolkit.contract.taxonomy import load_taxonomy
 
 
-
 def quoted_spans(reasoning: str) -> list[str]:
     """What stands between typographic quotes, in order."""
     spec = load_prompt()

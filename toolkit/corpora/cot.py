@@ -31,12 +31,15 @@ class CotConfig(Config):
             whose probability the text raises most.
         same_form: how many chains may share a wording once their quotes are taken out.
         opening_share: the largest share of chains that begin with the same five words.
+        weak_share: the largest share of a label's ``per_label`` whose texts have no carrying words; of these the judge
+            must think twice as well.
+        scarce: a label with fewer texts than this keeps more of them: the judge need place it only half as high.
         rival_ratio: a label counts as a close rival from this share of the argued label's probability.
     """
 
     seed: int = 0
-    per_label: int = Field(900, ge=1)
-    caps: dict[str, int] = {"neutral": 1200}
+    per_label: int = Field(800, ge=1)
+    caps: dict[str, int] = Field({"neutral": 1200})
     attempts: int = Field(6, ge=1)
     folds: int = Field(3, ge=2)
     judge_floor: float = Field(0.1, ge=0, le=1)
@@ -44,6 +47,8 @@ class CotConfig(Config):
     same_form: int = Field(8, ge=1)
     opening_share: float = Field(0.01, gt=0, le=1)
     rival_ratio: float = Field(0.6, gt=0)
+    weak_share: float = Field(0.2, ge=0, le=1)
+    scarce: int = Field(700, ge=0)
 
 
 @dataclass
@@ -55,6 +60,7 @@ class CotReport:
     per_label: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     given_up: Counter[str] = field(default_factory=Counter)
+    weak: Counter[str] = field(default_factory=Counter)
     openings: int = 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,6 +69,7 @@ class CotReport:
             "offered": self.offered,
             "written": self.written,
             "distinct_openings": self.openings,
+            "weakly_carried": sum(self.weak.values()),
             "per_label": dict(self.per_label.most_common()),
             "refused_chains": dict(self.refused.most_common()),
             "texts_given_up": dict(self.given_up.most_common()),
@@ -92,6 +99,7 @@ def enrich(
         progress: called with the number of chains so far.
     """
     chosen = _balanced(examples, config)
+    counts = Counter(label for e in examples for label in e.labels)
     report = CotReport(offered=len(examples))
     teacher = TemplateTeacher(reader, config.seed)
     expected = sum(min(len(rows), _cap(config, label)) for label, rows in chosen.items())
@@ -102,7 +110,10 @@ def enrich(
             if report.per_label[label] >= _cap(config, label):
                 break
             example = _argue_for(examples[row], label)
-            reasoning = _ask(teacher, example, judged[row], cap, config, report)
+            top = config.judge_top * (2 if counts[label] < config.scarce else 1)
+            if teacher.is_weak(example) and not _worthwhile(example, judged[row], top, config, report):
+                continue
+            reasoning = _ask(teacher, example, judged[row], cap, top, config, report)
             if reasoning is not None:
                 chains.append(replace(example, reasoning=reasoning))
                 report.per_label[label] += 1
@@ -113,11 +124,25 @@ def enrich(
     return chains, report
 
 
+def _worthwhile(example: Example, judgement: Judgement, top: int, config: CotConfig, report: CotReport) -> bool:
+    """Whether a text without carrying words may still have a chain; counts it, or why not."""
+    label = example.labels[0]
+    if not judgement.supports(label, 2 * config.judge_floor, top // 3):
+        report.given_up["nothing carries the label"] += 1
+    elif report.weak[label] >= config.weak_share * _cap(config, label):
+        report.given_up["enough weak texts"] += 1
+    else:
+        report.weak[label] += 1
+        return True
+    return False
+
+
 def _ask(
     teacher: TemplateTeacher,
     example: Example,
     judgement: Judgement,
     cap: PhrasingCap,
+    top: int,
     config: CotConfig,
     report: CotReport,
 ) -> str | None:
@@ -129,7 +154,7 @@ def _ask(
         if reasoning is None:
             reason = "no fitting form"
         else:
-            reason = check(example, reasoning, judgement, config.judge_floor, config.judge_top)
+            reason = check(example, reasoning, judgement, config.judge_floor, top)
             reason = reason or cap.check(reasoning)
         if reason is None:
             return reasoning

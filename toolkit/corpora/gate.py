@@ -142,4 +142,3 @@ def _wording(prose: str) -> str | None:
     words = re.findall(r"\w+", prose.lower())
     triples = Counter(zip(words, words[1:], words[2:], strict=False))
     return "repeats itself" if triples and max(triples.values()) > 1 else None
-

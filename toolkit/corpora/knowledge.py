@@ -47,9 +47,6 @@ class Frames:
 
     authors: tuple[str, ...]
     share: dict[str, float]
-    negations: frozenset[str]
-    intensifiers: frozenset[str]
-    evaluative: frozenset[str]
     groups: dict[str, list[str]]
     ends: tuple[str, ...]
     contrasts: tuple[str, ...]
@@ -71,9 +68,6 @@ def load_frames() -> Frames:
     return Frames(
         authors=tuple(raw["authors"]),
         share=raw["share"],
-        negations=frozenset(raw["negations"]),
-        intensifiers=frozenset(raw["intensifiers"]),
-        evaluative=frozenset(raw["evaluative"]),
         groups=raw["frames"],
         ends=tuple(raw["ends"]),
         contrasts=tuple(raw["contrasts"]),

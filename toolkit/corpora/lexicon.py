@@ -15,16 +15,8 @@ import numpy.typing as npt
 
 from toolkit.contract.answer import count_words
 from toolkit.contract.example import Example
-from toolkit.corpora.spans import MAX_WORDS, STOP_WORDS, Word, adjoining, quotable, rounded, words_of
+from toolkit.corpora.spans import MAX_WORDS, Word, adjoining, quotable, rounded, word_lists, words_of
 
-NEGATIONS = frozenset(
-    """not no never don't dont doesn't doesnt didn't didnt isn't isnt aren't wasn't weren't can't cant cannot won't wont
-    wouldn't shouldn't couldn't ain't haven't hasn't hadn't without""".split()
-)
-INTENSIFIERS = frozenset(
-    """so very really too absolutely extremely incredibly totally super truly completely such deeply genuinely damn
-    fucking most utterly pretty quite""".split()
-)
 Floats = npt.NDArray[np.float64]
 
 
@@ -144,7 +136,7 @@ class FoldedLexicon:
         for k, lexicon in enumerate(self._folds):
             held = np.flatnonzero(fold == k)
             if held.size:
-                result[held] = lexicon.probabilities([texts[i] for i in held])
+                result[held] = lexicon.probabilities([texts[int(i)] for i in held])
         return result
 
     def probability(self, text: str) -> dict[str, float]:
@@ -205,11 +197,13 @@ def _best_window(
 
 def _value(text: str, words: Sequence[Word], scores: Sequence[float], first: int, last: int, seed: float) -> float:
     """What the window says for the label, less a price per word and a fine for cutting off a word that turns it."""
+    lists = word_lists()
     value = sum(max(scores[i], 0.0) - 0.18 * seed for i in range(first, last + 1))
+    value -= 0.3 * seed * sum(w.is_mask for w in words[first : last + 1])
     if first and adjoining(text, words[first - 1], words[first]):
         before = words[first - 1].form
-        value -= seed if before in NEGATIONS else 0.4 * seed if before in INTENSIFIERS else 0.0
-        value -= 0.0 if before in STOP_WORDS else 0.1 * seed
+        value -= seed if before in lists.negations else 0.4 * seed if before in lists.intensifiers else 0.0
+        value -= 0.0 if before in lists.stop else min(0.1 * seed, 0.3)
     if last + 1 < len(words) and adjoining(text, words[last], words[last + 1]):
-        value -= 0.0 if words[last + 1].form in STOP_WORDS else 0.25 * seed
+        value -= 0.0 if words[last + 1].form in lists.stop else min(0.3 * seed, 0.5)
     return value

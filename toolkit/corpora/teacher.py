@@ -15,17 +15,18 @@ from toolkit.contract.answer import count_words
 from toolkit.contract.example import Example
 from toolkit.contract.prompt import load_prompt
 from toolkit.corpora.gate import outside_quotes
-from toolkit.corpora.knowledge import Appraisal, Frames, load_appraisals, load_frames
+from toolkit.corpora.knowledge import Appraisal, Cue, Frames, load_appraisals, load_frames
 from toolkit.corpora.lexicon import FoldedLexicon, Lexicon, Span
-from toolkit.corpora.spans import MAX_WORDS, allowance, central_span, words_of
+from toolkit.corpora.spans import MAX_WORDS, allowance, central_span, word_lists, words_of
 
 MIN_WORDS, LONGEST = 12, 36
 WEAK = 1.0  # log-odds below which a quoted span does not carry its label alone
 _PERSON = re.compile(r"\{(them|their|they)(?: ([\w']+)/([\w']+))?\}")
 _TRIES = 40
 # Words that may stand twice in one reasoning, and short ones that may not.
-_REPEATABLE = frozenset("author author's writer writer's which there other another somebody something their caring".split())
-_SPEECH = frozenset("says say said word text put puts sees see show".split())
+_REPEATABLE = {"author", "writer", "author's", "writer's", "which", "there", "other", "another", "their", "caring"}
+_REPEATABLE |= {"somebody", "something"}
+_SPEECH = {"says", "say", "said", "word", "text", "put", "puts", "sees", "see", "show"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,11 @@ class TemplateTeacher:
         self.lexicon = lexicon
         self.seed = seed
         self.frames: Frames = load_frames()
+
+    def is_weak(self, example: Example) -> bool:
+        """Whether no words of the text carry ``example.labels[0]`` by themselves."""
+        appraisal = load_appraisals(example.lens)[example.labels[0]]
+        return self._quotes(example.text.strip(), appraisal, random.Random(0)).weak
 
     def write(self, example: Example, attempt: int = 0, rival: str | None = None) -> str | None:
         """One or two sentences that argue for ``example.labels[0]``, or None where no fitting form was found.
@@ -69,14 +75,14 @@ class TemplateTeacher:
         if plain:
             spans = _prefer_phrases(text, spans)
         weak = not plain and bool(spans) and spans[0].weight < WEAK
-        if limit and (not spans or (weak and count_words(spans[0].of(text)) == 1)):
-            centre = central_span(text, min(limit, MAX_WORDS))
-            spans, weak = ([Span(*centre, 0.0)] if centre else spans), True
+        if limit and (not spans or weak):
+            spans, weak = _fallback(text, appraisal, spans, min(limit, MAX_WORDS)), True
         chosen = spans[:1] + [s for s in spans[1:2] if _worth(text, spans[0], s, limit, plain)]
         if len(chosen) == 2 and chance.random() > self.frames.share["two"]:
             chosen = chosen[:1]
         chosen.sort(key=lambda s: s.start)
-        return Quotes(tuple(s.of(text) for s in chosen), self._marks(text, chosen), weak)
+        quoted = tuple(s.of(text) for s in chosen)
+        return Quotes(quoted, self._marks(text, chosen), weak and not _cues(appraisal, quoted))
 
     def _marks(self, text: str, spans: list[Span]) -> frozenset[str]:
         """What is special about the quoted words: the frame groups that fit them."""
@@ -84,25 +90,23 @@ class TemplateTeacher:
             return frozenset({"none"})
         if len(spans) == 2:
             return frozenset({"two"})
-        span = spans[0]
+        span, lists = spans[0], word_lists()
         words = [w.form for w in words_of(span.of(text))]
         stop = re.search(r"[.?!\n]", text[span.end :])
         quoted = span.of(text)
         checks = {
             "word": len(words) == 1,
             "phrase": len(words) > 1,
-            "negated": any(w in self.frames.negations for w in words),
-            "intensified": len(words) > 1 and words[0] in self.frames.intensifiers,
+            "negated": any(w in lists.negations for w in words),
+            "intensified": len(words) > 1 and words[0] in lists.intensifiers,
             "question": stop is not None and stop.group() == "?",
             "exclaim": stop is not None and stop.group() == "!",
             "caps": quoted.isupper() and len(quoted) > 4 and not text.isupper(),
-            "evaluative": len(words) == 1 and words[0] in self.frames.evaluative,
+            "evaluative": len(words) == 1 and words[0] in lists.evaluative,
         }
         return frozenset(mark for mark, holds in checks.items() if holds)
 
-    def _compose(
-        self, appraisal: Appraisal, quotes: Quotes, chance: random.Random, rival: Appraisal | None
-    ) -> str:
+    def _compose(self, appraisal: Appraisal, quotes: Quotes, chance: random.Random, rival: Appraisal | None) -> str:
         plain = appraisal.label == "neutral"
         groups = self.frames.plain_groups if plain else self.frames.groups
         frame = chance.choice([f for f in groups[self._group(quotes, groups, chance)] if _fits(f, appraisal)])
@@ -142,6 +146,20 @@ def _prefer_phrases(text: str, spans: list[Span]) -> list[Span]:
     return sorted(good, key=lambda s: (count_words(s.of(text)) == 1, "[" in s.of(text), -s.weight))
 
 
+def _fallback(text: str, appraisal: Appraisal, spans: list[Span], limit: int) -> list[Span]:
+    """Where the lexicon finds little: the words around a cue of the label, else its best phrase, else the centre."""
+    for cue in appraisal.cues:
+        match = cue.pattern.search(text)
+        if match and len(match.group()) > 3:
+            found = central_span(text, min(limit, 3), match.start())
+            if found:
+                return [Span(*found, 0.0)]
+    if spans and count_words(spans[0].of(text)) > 1:
+        return spans[:1]
+    centre = central_span(text, limit)
+    return [Span(*centre, 0.0)] if centre else spans[:1]
+
+
 def _worth(text: str, first: Span, second: Span, limit: int, plain: bool) -> bool:
     """Whether a second quotation is nearly as strong as the first and fits into the allowance."""
     words = count_words(first.of(text)) + count_words(second.of(text))
@@ -151,12 +169,16 @@ def _worth(text: str, first: Span, second: Span, limit: int, plain: bool) -> boo
 
 def _closest(appraisal: Appraisal, quotes: Quotes, chance: random.Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The sentences of a cue that the quoted words match, mostly; else those that fit the label at large."""
-    quoted = " | ".join(quotes.spans).replace("’", "'")
-    matching = [cue for cue in appraisal.cues if cue.pattern.search(quoted)]
-    if matching and chance.random() < 0.75:
+    matching = _cues(appraisal, quotes.spans)
+    if matching and chance.random() < 0.8:
         cue = matching[0]
         return cue.signals or appraisal.signals, cue.stances or appraisal.stances
     return appraisal.signals, appraisal.stances
+
+
+def _cues(appraisal: Appraisal, spans: tuple[str, ...]) -> list[Cue]:
+    quoted = " | ".join(spans).replace("’", "'")
+    return [cue for cue in appraisal.cues if cue.pattern.search(quoted)]
 
 
 def _flows(sentence: str) -> bool:

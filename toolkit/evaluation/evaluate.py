@@ -109,7 +109,7 @@ def predict(posterior: Floats, rows: Rows, calibration: Calibration) -> tuple[Fl
     Where F1 is of thresholds: on dev, on which the shipped ones were fitted, every row is judged by a temperature and
     thresholds from the other four of five folds (by no temperature where the model ships none); on another split by
     what the model ships, or by 0.5 and the most probable label where it ships no thresholds. Elsewhere the prediction
-    is the most probable label.
+    is the most probable label, and only the temperature is cross-fitted on dev.
     """
 
     def project(native: Floats) -> Floats:
@@ -118,8 +118,11 @@ def predict(posterior: Floats, rows: Rows, calibration: Calibration) -> tuple[Fl
     temperature = calibration.temperature_of(rows.lens)
     if rows.split == "dev" and rows.native_gold is not None:
         raw = apply_temperature(posterior, 1.0 / temperature)
-        scores, predicted = cross_fit(raw, rows.native_gold, rows.gold, project, tempered=temperature != 1.0)
-        return scores, predicted if rows.thresholded else metrics.one_hot_argmax(scores), True
+        tempered = temperature != 1.0
+        scores, predicted = cross_fit(raw, rows.native_gold, rows.gold, project, tempered=tempered)
+        if rows.thresholded:
+            return scores, predicted, True
+        return scores, metrics.one_hot_argmax(scores), tempered
     scores = project(posterior)
     top = metrics.one_hot_argmax(scores)
     if not rows.thresholded:

@@ -19,7 +19,7 @@ def print_evaluation(evaluation: Evaluation, file: IO[str]) -> None:
     console.print(_summary(evaluation))
     console.print(_labels(evaluation))
     if evaluation.cross_fitted:
-        console.print("Temperature and thresholds were fitted on the other four of five folds.", style="dim")
+        console.print("What is fitted on dev was fitted on the other four of five folds of every row.", style="dim")
 
 
 def _summary(evaluation: Evaluation) -> Table:

@@ -82,7 +82,8 @@ class Engine:
         path: a GGUF whose vocabulary has one of the prompt's frames.
         threads: None takes the processors that this process may use.
         gpu_layers: layers that go to a GPU, 0 for none, -1 for all.
-        context_window: the most tokens that one sequence may take; a longer text is read in overlapping windows.
+        context_window: the most tokens that one sequence may take, None for what the model's metadata says; a longer
+            text is read in overlapping windows.
 
     Raises:
         ConvertError: for a damaged file.
@@ -90,7 +91,7 @@ class Engine:
     """
 
     def __init__(
-        self, path: Path, *, threads: int | None = None, gpu_layers: int = 0, context_window: int = 512
+        self, path: Path, *, threads: int | None = None, gpu_layers: int = 0, context_window: int | None = None
     ) -> None:
         self.model = NativeModel(path, gpu_layers)
         self.threads = threads or available_threads()
@@ -100,11 +101,12 @@ class Engine:
         }
         for trie in self.tries.values():
             check_boundaries(self.model, trie.labels)
-        self.context = NativeContext(self.model, CELLS, BATCH, SEQUENCES, self.threads)
+        self.context = NativeContext(self.model, CELLS + BATCH, BATCH, SEQUENCES, self.threads)
         self._pieces: list[bytes] | None = None
         self._heads: set[Lens] = set()
         self._free = deque(range(len(_HEADS), SEQUENCES))
-        self._window_tokens = min(context_window, BATCH) - self._overhead()
+        window = context_window or int(self.model.header.metadata.get("emotion_lrm.context_window", BATCH))
+        self._window_tokens = min(window, BATCH) - self._overhead()
         self._overlap = self._window_tokens // 8
 
     def close(self) -> None:
@@ -130,15 +132,17 @@ class Engine:
         Args:
             choose: from a posterior the index of the native label to argue for.
         """
-        waiting = self._whole_texts(texts, lens, choose)
+        waiting = (list(self._split(i, prepare_text(text))) for i, text in enumerate(texts))
         finished: dict[int, Explained] = {}
         active: list[_Slot] = []
-        upcoming = next(waiting, None)
         due = 0
         try:
+            upcoming = next(waiting, None)
             while active or upcoming:
-                while upcoming and self._fits(active, upcoming, lens):
-                    active.append(self._admit(upcoming, lens))
+                if upcoming and len(upcoming) > 1:  # read now, while the batch is empty
+                    upcoming = [self._clearest(upcoming, lens, choose)]
+                while upcoming and len(upcoming) == 1 and self._fits(active, upcoming[0], lens):
+                    active.append(self._admit(upcoming[0], lens))
                     upcoming = next(waiting, None)
                 self._step(active, lens, choose, finished)
                 active = [slot for slot in active if slot.window.index not in finished]
@@ -146,6 +150,7 @@ class Engine:
                     yield finished.pop(due)
                     due += 1
         finally:
+            self.context.discard()
             for slot in active:
                 self._release(slot.ids)
 
@@ -166,34 +171,34 @@ class Engine:
             part = tokens[start : start + size]
             yield _Window(index, part, b"".join(self.pieces[t] for t in part).decode("utf-8", "ignore"))
 
-    def _whole_texts(self, texts: Iterable[str], lens: Lens, choose: Choose) -> Iterator[_Window]:
-        """One window a text. A text of several windows is read first; the window that speaks most clearly for the
-        chosen label is the one that gets explained."""
-        for index, text in enumerate(texts):
-            windows = list(self._split(index, prepare_text(text)))
-            if len(windows) > 1:
-                readings = [reading for _, reading in self._read_windows(iter(windows), lens)]
-                pooled = _pool([(r, len(w.tokens)) for r, w in zip(readings, windows, strict=True)])
-                label = choose(pooled.posterior)
-                best = max(range(len(windows)), key=lambda i: float(readings[i].posterior[label]))
-                windows = [windows[best]]
-                windows[0].label, windows[0].reading = label, pooled
-            yield windows[0]
+    def _clearest(self, windows: list[_Window], lens: Lens, choose: Choose) -> _Window:
+        """Of a text of several windows the one that speaks most clearly for the label that all together chose."""
+        readings = [reading for _, reading in self._read_windows(iter(windows), lens)]
+        pooled = _pool([(r, len(w.tokens)) for r, w in zip(readings, windows, strict=True)])
+        label = choose(pooled.posterior)
+        best = max(range(len(windows)), key=lambda i: float(readings[i].posterior[label]))
+        windows[best].label, windows[best].reading = label, pooled
+        return windows[best]
 
     # Fast: one forward pass a batch of windows
 
     def _read_windows(self, windows: Iterator[_Window], lens: Lens) -> Iterator[tuple[_Window, Reading]]:
         trie, extra = self.tries[lens], self._branch_tokens(lens)
         packed: list[tuple[_Window, list[int], dict[int, int]]] = []
-        for window in windows:
-            need = len(window.tokens) + self._suffix_length(lens) + extra
-            if packed and (need > self.context.room or len(trie.branches) > len(self._free)):
-                yield from self._read_batch(packed, trie)
-                packed = []
-            ids = [self._free.popleft() for _ in trie.branches]
-            packed.append((window, ids, self._add_prompt(window.tokens, ids, lens)))
-        if packed:
-            yield from self._read_batch(packed, trie)
+        try:
+            for window in windows:
+                need = len(window.tokens) + self._suffix_length(lens) + extra
+                if packed and (need > self.context.room or len(trie.branches) > len(self._free)):
+                    ready, packed = packed, []
+                    yield from self._read_batch(ready, trie)
+                ids = [self._free.popleft() for _ in trie.branches]
+                packed.append((window, ids, self._add_prompt(window.tokens, ids, lens)))
+            ready, packed = packed, []
+            yield from self._read_batch(ready, trie)
+        finally:  # an input that fails half-way must not leave its neighbours' tokens behind
+            self.context.discard()
+            for _, ids, _ in packed:
+                self._release(ids)
 
     def _read_batch(
         self, packed: list[tuple[_Window, list[int], dict[int, int]]], trie: LabelTrie
@@ -241,22 +246,20 @@ class Engine:
             len(active) < ACTIVE
             and len(self._free) >= len(self.tries[lens].branches)
             and planned + need <= self.context.n_batch
-            and cells + self._cells_for(window, lens) <= self.context.n_cells
+            and cells + self._cells_for(window, lens) <= CELLS
         )
 
     def _admit(self, window: _Window, lens: Lens) -> _Slot:
         ids = [self._free.popleft() for _ in self.tries[lens].branches]
         rows = self._add_prompt(window.tokens, ids, lens)
         position = len(self.frames[lens].head) + len(window.tokens) + self._suffix_length(lens)
-        return _Slot(
-            window, ids, position, [], ReasoningWriter(window.text), self._cells_for(window, lens), rows
-        )
+        return _Slot(window, ids, position, [], ReasoningWriter(window.text), self._cells_for(window, lens), rows)
 
     def _step(self, active: list[_Slot], lens: Lens, choose: Choose, finished: dict[int, Explained]) -> None:
         """One forward pass for all active sequences, then each decides what it evaluates next."""
         for slot in active:
-            for token in slot.pending:
-                slot.row = self.context.add(token, slot.position, slot.ids[:1], token is slot.pending[-1])
+            for left, token in zip(range(len(slot.pending) - 1, -1, -1), slot.pending, strict=True):
+                slot.row = self.context.add(token, slot.position, slot.ids[:1], want_logits=left == 0)
                 slot.position += 1
         self.context.decode()
         for slot in active:
@@ -264,7 +267,8 @@ class Engine:
                 self._start_answer(slot, lens, choose)
             elif self._write(slot):
                 window = slot.window
-                assert window.reading is not None and window.label is not None
+                assert window.reading is not None
+                assert window.label is not None
                 finished[window.index] = Explained(window.reading, window.label, slot.writer.finish())
                 self._release(slot.ids)
 
@@ -324,9 +328,7 @@ class Engine:
 
     def _overhead(self) -> int:
         """The most tokens that prompt and answer add to a text, over both lenses."""
-        return max(
-            len(self.frames[lens].head) + self._suffix_length(lens) + self._answer_length(lens) for lens in Lens
-        )
+        return max(len(self.frames[lens].head) + self._suffix_length(lens) + self._answer_length(lens) for lens in Lens)
 
 
 def available_threads() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,7 @@ def _refuse_empty(text: str) -> str:
     return text
 
 
-def _own_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+def _own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     found = {k.removeprefix("emotion_lrm."): v for k, v in metadata.items() if k.startswith("emotion_lrm.")}
     if isinstance(found.get("lenses"), str):
         found["lenses"] = json.loads(found["lenses"])

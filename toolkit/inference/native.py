@@ -16,7 +16,7 @@ import numpy as np
 from convert.header import check_header
 from toolkit.errors import ModelError, UsageError
 
-_SILENT = llama_cpp.llama_log_callback(lambda level, text, data: None)
+_SILENT = llama_cpp.llama_log_callback(lambda *_: None)
 _backend_ready = False
 
 
@@ -99,7 +99,8 @@ class NativeContext:
         self.pointer: Any = llama_cpp.llama_init_from_model(model.pointer, params)
         if not self.pointer:
             raise ModelError(
-                f"There is not enough memory for a context of {n_cells} tokens.", "Close other programs, or use --mode fast."
+                f"There is not enough memory for a context of {n_cells} tokens.",
+                "Close other programs, or use --mode fast.",
             )
         self.memory: Any = llama_cpp.llama_get_memory(self.pointer)
         self.n_cells, self.n_batch, self.n_sequences, self.n_vocab = n_cells, n_batch, n_sequences, model.n_vocab
@@ -133,9 +134,7 @@ class NativeContext:
             raise IndexError("batch or sequence out of range")
         end = start + len(sequences)
         self._sequences[start:end] = sequences
-        self._owners[row] = ctypes.cast(
-            self._sequences.ctypes.data + 4 * start, ctypes.POINTER(ctypes.c_int32)
-        )
+        self._owners[row] = ctypes.cast(self._sequences.ctypes.data + 4 * start, ctypes.POINTER(ctypes.c_int32))
         self._tokens[row], self._positions[row], self._counts[row] = token, position, len(sequences)
         self._wanted[row] = want_logits
         self._fill, self._used = row + 1, end
@@ -161,6 +160,10 @@ class NativeContext:
         if status:
             cause = "the KV cache is full" if status == 1 else f"status {status}"
             raise ModelError(f"llama.cpp could not evaluate a batch: {cause}.", "Report this with --debug.")
+
+    def discard(self) -> None:
+        """Empty the batch without evaluating it."""
+        self._fill = self._used = 0
 
     def logits(self, row: int) -> np.ndarray:
         """The logits of a row of the last batch that asked for them, shape (n_vocab,); valid until the next decode."""

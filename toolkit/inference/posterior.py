@@ -77,6 +77,6 @@ def best_native(posterior: np.ndarray, native: str, target: str, winner: int) ->
 
 
 def pool_windows(posteriors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """One posterior for a text read in several windows: the mean, weighted by tokens. (windows, labels) -> (labels,)."""
+    """The posterior of a text read in windows: their mean, weighted by tokens. (windows, labels) -> (labels,)."""
     pooled = (posteriors * lengths[:, None]).sum(0)
     return np.asarray(pooled / pooled.sum())

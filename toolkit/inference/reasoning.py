@@ -34,6 +34,8 @@ class ReasoningWriter:
 
     def accept(self, token: int, piece: bytes) -> bool:
         """Take the token if it may stand here; says whether it did."""
+        if self.done:
+            return False
         state = self._decoder.getstate()
         try:
             added = self._decoder.decode(piece)
@@ -65,7 +67,8 @@ class ReasoningWriter:
             elif character == self._spec.close_quote:
                 if not quote or not self._stands_in_text(quote):
                     return None
-                quote, left = None, left - count_words(quote)
+                left -= count_words(quote)
+                quote = None
             elif quote is not None:
                 quote += character
                 if quote not in self._text or count_words(quote) > left:
@@ -77,9 +80,9 @@ class ReasoningWriter:
         start = self._text.find(quote)
         while start >= 0:
             before, after = self._text[:start][-1:], self._text[start + len(quote) :][:1]
-            if quote.strip() == quote and not (before + quote[0]).isalnum() * bool(before):
-                if not (quote[-1] + after).isalnum() * bool(after):
-                    return True
+            cut = (before.isalnum() and quote[0].isalnum()) or (after.isalnum() and quote[-1].isalnum())
+            if quote.strip() == quote and not cut:
+                return True
             start = self._text.find(quote, start + 1)
         return False
 
@@ -115,7 +118,7 @@ def next_token(writer: ReasoningWriter, logits: np.ndarray, pieces: list[bytes])
     if writer.accept(best, pieces[best]):
         return best
     for width in (256, len(logits)):
-        few = np.argpartition(logits, -width)[-width:] if width < len(logits) else np.arange(width)
+        few = np.argpartition(logits, -width)[-width:] if width < len(logits) else np.arange(len(logits))
         for token in few[np.argsort(-logits[few], kind="stable")]:
             if writer.accept(int(token), pieces[token]):
                 return int(token)

@@ -96,7 +96,9 @@ def locate(name: str | None) -> Path:
     """
     if name and (name.endswith(".gguf") or os.sep in name):
         if not Path(name).is_file():
-            raise ModelError(f"There is no model file {name}.", "Check the path, or pass a name: emotion-lrm models list")
+            raise ModelError(
+                f"There is no model file {name}.", "Check the path, or pass a name from: emotion-lrm models"
+            )
         return Path(name)
     path = model_path(name)
     if not path.is_file():

@@ -37,9 +37,7 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     return Checkpoint(**torch.load(path, weights_only=True)) if path.exists() else None
 
 
-def save_adapter(
-    model: Any, folder: Path, facts: dict[str, str], config: TrainConfig, metrics: dict[str, Any]
-) -> None:
+def save_adapter(model: Any, folder: Path, facts: dict[str, str], config: TrainConfig, metrics: dict[str, Any]) -> None:
     """Write the adapter as PEFT does, in bfloat16, with public names instead of local paths.
 
     ``base.json`` says which base it belongs to, ``training.json`` how it was made.

@@ -44,6 +44,7 @@ class TrainConfig(Config):
     max_steps: int | None = None
     batch_size: int = Field(32, ge=1)
     max_tokens: int = Field(192, ge=16, description="a longer text is cut at its end")
+    max_step_tokens: int = Field(2048, ge=64, description="a longer batch is split, its gradients added up")
     learning_rate: float = Field(5e-4, gt=0)
     warmup_steps: int = 100
     weight_decay: float = 0.0

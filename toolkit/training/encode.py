@@ -96,8 +96,7 @@ class Encoder:
 def bucketed_batches(rows: Sequence[Encoded], size: int, seed: int) -> list[list[Encoded]]:
     """One epoch of batches of like length: shuffled, sorted within windows of 50 batches, batches shuffled again.
 
-    A batch holds one lens, as it shares one head. A batch of chains is as large as its tokens allow, so that memory
-    and time per step stay even. The same seed gives the same batches.
+    A batch holds one lens, as it shares one head. The same seed gives the same batches.
     """
     chance = random.Random(seed)
     batches: list[list[Encoded]] = []
@@ -109,6 +108,17 @@ def bucketed_batches(rows: Sequence[Encoded], size: int, seed: int) -> list[list
             batches += [window[i : i + size] for i in range(0, len(window), size)]
     chance.shuffle(batches)
     return batches
+
+
+def split_by_tokens(rows: list[Encoded], limit: int) -> list[list[Encoded]]:
+    """Parts of a batch, sorted by length, that take at most ``limit`` padded tokens each (or one row)."""
+    parts: list[list[Encoded]] = []
+    for row in sorted(rows, key=lambda row: len(row.tokens)):
+        if parts and len(row.tokens) * (len(parts[-1]) + 1) <= limit:
+            parts[-1].append(row)
+        else:
+            parts.append([row])
+    return parts
 
 
 def epochs_of(make: Callable[[int], list[list[Encoded]]]) -> Iterator[list[Encoded]]:

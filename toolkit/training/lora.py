@@ -20,7 +20,7 @@ from toolkit.contract.example import Example
 from toolkit.errors import EmotionLRMError, UsageError
 from toolkit.training.checkpoint import Checkpoint, latest_checkpoint, save_adapter, save_checkpoint
 from toolkit.training.config import TrainConfig
-from toolkit.training.encode import Encoded, Encoder, HFTokenizer, bucketed_batches, epochs_of
+from toolkit.training.encode import Encoded, Encoder, HFTokenizer, bucketed_batches, epochs_of, split_by_tokens
 from toolkit.training.objective import answer_loss, collate, hidden_states, label_loss, label_posterior
 from toolkit.training.weights import choose_precision, load_base_weights
 
@@ -74,37 +74,42 @@ class Trainer:
         self.decoder, self.head = core.model, core.get_output_embeddings().weight
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         per_epoch = len(bucketed_batches(self.train, self.config.batch_size, 0))
-        self.total_steps = min(
-            math.ceil(per_epoch * self.config.epochs), self.config.max_steps or math.ceil(per_epoch * self.config.epochs)
-        )
+        planned = math.ceil(per_epoch * self.config.epochs)
+        self.total_steps = min(planned, self.config.max_steps or planned)
         self.optimizer = MasterAdamW(self.parameters, self.config, self.total_steps)
 
     def batches(self, start: int) -> Iterator[list[Encoded]]:
         """The batches of steps ``start`` to the last; the same seed gives the same ones after a resume."""
-        stream = epochs_of(
-            lambda epoch: bucketed_batches(self.train, self.config.batch_size, self.config.seed + epoch)
-        )
+        stream = epochs_of(lambda epoch: bucketed_batches(self.train, self.config.batch_size, self.config.seed + epoch))
         return itertools.islice(stream, start, self.total_steps)
 
-    def loss(self, rows: list[Encoded]) -> tuple[Tensor, dict[str, float]]:
-        """The weighted sum of both objectives for one batch, and its parts."""
+    def loss(self, rows: list[Encoded], n_rows: int | None = None) -> tuple[Tensor, dict[str, float]]:
+        """The weighted sum of both objectives for some of the ``n_rows`` rows of a step, and its parts.
+
+        The parts that a step is split into add up to the loss of the whole.
+        """
         frame, trie = self.encoder.frames[rows[0].lens], self.encoder.tries[rows[0].lens]
         batch = collate(rows, trie)
         states = hidden_states(self.decoder, frame, batch.tokens.to(self.model.device))
-        label = label_loss(states, self.head, batch, trie, self.config.objective == "full")
-        answer = answer_loss(states, self.head, batch)
-        share = sum(row.chain for row in rows) / len(rows)
-        total = label + self.config.chain_weight * share * answer
-        return total, {"label_loss": float(label.detach()), "answer_loss": float(answer.detach())}
+        whole = n_rows or len(rows)
+        label = label_loss(states, self.head, batch, trie, self.config.objective == "full") * len(rows) / whole
+        answer = answer_loss(states, self.head, batch) * sum(row.chain for row in rows) / whole
+        parts = {"label_loss": float(label.detach()), "answer_loss": float(answer.detach())}
+        return label + self.config.chain_weight * answer, parts
 
     def step(self, number: int, rows: list[Encoded]) -> dict[str, float]:
-        """One update."""
+        """One update; gradients are accumulated over parts that stay within ``max_step_tokens``."""
         self.model.train()
-        total, parts = self.loss(rows)
-        total.backward()  # type: ignore[no-untyped-call]
-        if not math.isfinite(parts["label_loss"]):
+        told: dict[str, float] = {"label_loss": 0.0, "answer_loss": 0.0}
+        for part in split_by_tokens(rows, self.config.max_step_tokens):
+            total, parts = self.loss(part, len(rows))
+            total.backward()  # type: ignore[no-untyped-call]
+            told = {key: told[key] + value for key, value in parts.items()}
+        if not math.isfinite(told["label_loss"] + told["answer_loss"]):
             raise EmotionLRMError(f"The loss is no number at step {number}.", "Lower learning_rate, or use float32.")
-        return {**parts, "grad_norm": self.optimizer.step(number), "learning_rate": self.optimizer.rate(number)}
+        share = sum(row.chain for row in rows) / len(rows)
+        told["answer_loss"] /= share or 1.0
+        return {**told, "grad_norm": self.optimizer.step(number), "learning_rate": self.optimizer.rate(number)}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -167,17 +172,23 @@ def prepare(config: TrainConfig, examples: list[Example], dev: list[Example]) ->
 
 
 def account(trainer: Trainer) -> dict[str, float]:
-    """What the run will take: counts, and time from three measured batches (nothing is updated)."""
-    sample = list(itertools.islice(trainer.batches(0), 3))
+    """What the run will take: counts, and memory and time from measured batches (nothing is updated).
+
+    The longest batch is among them, as it sets the peak of memory; the first warms up and is not timed.
+    """
+    sample = list(itertools.islice(trainer.batches(0), 4))
+    longest = max(bucketed_batches(trainer.train, trainer.config.batch_size, 0), key=lambda b: len(b[-1].tokens))
     trainer.model.train()
-    started, tokens = time.monotonic(), 0
-    for rows in sample:
-        trainer.loss(rows)[0].backward()  # type: ignore[no-untyped-call]
-        tokens += sum(len(row.tokens) for row in rows)
-    seconds = time.monotonic() - started
+    seconds, tokens = 0.0, 0
+    for rows in (longest, *sample):
+        started = time.monotonic()
+        for part in split_by_tokens(rows, trainer.config.max_step_tokens):
+            trainer.loss(part, len(rows))[0].backward()  # type: ignore[no-untyped-call]
+        if rows is not longest:
+            seconds += time.monotonic() - started
+            tokens += sum(len(row.tokens) for row in rows)
     trainer.model.zero_grad(set_to_none=True)
     mean = sum(len(row.tokens) for row in trainer.train) / len(trainer.train)
-    per_step = mean * trainer.config.batch_size
     return {
         "examples": len(trainer.train),
         "chains": sum(row.chain for row in trainer.train),
@@ -185,7 +196,7 @@ def account(trainer: Trainer) -> dict[str, float]:
         "steps": trainer.total_steps,
         "trainable_parameters": sum(p.numel() for p in trainer.parameters),
         "memory_mb": round(psutil.Process().memory_info().rss / 1e6),
-        "minutes": round(trainer.total_steps * per_step * seconds / tokens / 60, 1),
+        "minutes": round(trainer.total_steps * mean * trainer.config.batch_size * seconds / tokens / 60, 1),
     }
 
 

@@ -32,7 +32,8 @@ def collate(rows: list[Encoded], trie: LabelTrie, pad: int = 0) -> Batch:
     length = max(len(row.tokens) for row in rows)
     tokens = np.full((len(rows), length), pad, np.int64)
     branches: dict[int, list[tuple[int, int]]] = {}
-    answer_index, answer_tokens = [], []
+    answer_index: list[int] = []
+    answer_tokens: list[int] = []
     for i, row in enumerate(rows):
         tokens[i, : len(row.tokens)] = row.tokens
         for position, branch in row.branches:

@@ -1,0 +1,33 @@
+# The few things people do here. Inside a virtual environment; `make` alone lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help install test quick lint format types check clean
+
+help:  ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install:  ## install the checkout itself (editable) with all that the tests need
+	python -m pip install --editable ".[dev]"
+
+test:  ## run all tests
+	pytest
+
+quick:  ## run the tests that need no trained model
+	pytest -m "not real and not browser and not soak and not scale"
+
+lint:  ## check style and formatting
+	ruff check .
+	ruff format --check .
+
+format:  ## mend style and formatting
+	ruff check --fix .
+	ruff format .
+
+types:  ## check types
+	mypy
+
+check: lint types test  ## lint, types and tests
+
+clean:  ## remove what builds and tools leave behind; corpora and training runs stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,95 @@
+"""What every test stands on: a home and a cache of its own, no hub, and on request no network at all."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+
+USER_SETTINGS = ("CONFIG", "MODEL", "LENS", "TAXONOMY", "MODE", "THREADS", "GPU_LAYERS", "BASE")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home, a configuration folder and a model cache that are empty at the start of the session.
+
+    ``EMOTION_LRM_CORPORA`` stays: it says where the corpora lie, not how a person likes to run things.
+    """
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HOME", "USERPROFILE"):
+            patch.setenv(name, str(home))
+        for name, folder in (("XDG_CONFIG_HOME", ".config"), ("XDG_CACHE_HOME", ".cache"), ("XDG_DATA_HOME", ".data")):
+            patch.setenv(name, str(home / folder))
+        for name in USER_SETTINGS:
+            patch.delenv(f"EMOTION_LRM_{name}", raising=False)
+        patch.setenv("EMOTION_LRM_CACHE", str(home / "cache"))
+        yield home
+
+
+class NetworkTouchedError(OSError):
+    """Something reached for the network where it must not."""
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Refuse name look-ups and connections, and fail the test that tried, even if it swallowed the refusal.
+
+    Sockets of the family AF_UNIX, with which processes of one machine speak, stay open. A whole module goes offline
+    with ``pytestmark = pytest.mark.usefixtures("offline")``.
+    """
+    attempts: list[str] = []
+
+    def refuse(target: object) -> None:
+        attempts.append(str(target))
+        raise NetworkTouchedError(f"offline test: {target}")
+
+    def guarded(real: Any) -> Any:
+        def connect(self: socket.socket, address: Any) -> Any:
+            if self.family != getattr(socket, "AF_UNIX", None):
+                refuse(address)
+            return real(self, address)
+
+        return connect
+
+    def look_up(host: object, *_: object, **__: object) -> None:
+        refuse(host)
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
+    for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex"):
+        monkeypatch.setattr(socket, name, look_up)
+    yield attempts
+    assert not attempts, f"the network was touched: {', '.join(attempts)}"
+
+
+@pytest.fixture(scope="session")
+def default_model_path(isolated_home: Path) -> Path:
+    """The default model, built once a session from the shipped adapter. Tests that use it are marked ``real``."""
+    from toolkit.inference.store import ensure
+
+    path = ensure(None)
+    assert path.is_relative_to(isolated_home)
+    return path
+
+
+@pytest.fixture(scope="session")
+def default_model(default_model_path: Path) -> Iterator[Any]:
+    """The default model, loaded: an :class:`~toolkit.inference.model.EmotionModel`."""
+    from toolkit import EmotionModel
+
+    with EmotionModel.load(default_model_path) as model:
+        yield model
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that needs the default model as ``real``, so that no marker is forgotten."""
+    for item in items:
+        if {"default_model", "default_model_path"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("real")

@@ -1,0 +1,211 @@
+"""A whole evaluation of ten rows by hand, and the command around it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from toolkit.cli import main
+from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.evaluation.calibrate import fit_calibration, write_calibration
+from toolkit.evaluation.evaluate import evaluate
+from toolkit.evaluation.protocols import load_rows
+from toolkit.inference.calibration import Calibration, parse_calibration
+from toolkit.inference.posterior import apply_temperature
+
+from .conftest import LABELS, ROWS, StandIn, spread
+
+KEYS = {
+    "protocol", "split", "mode", "model", "n", "accuracy", "macro_f1", "micro_f1", "weighted_precision",
+    "weighted_recall", "weighted_f1", "ece", "loss", "valid_rate", "quoted_rate", "texts_per_second", "per_label",
+    "baselines",
+}  # fmt: skip
+
+
+def test_accuracy_is_the_top_label_among_the_gold_ones(corpora: Path) -> None:
+    # wrong: annoyance read as anger, the second "happy" is sad, sadness read as grief
+    found = evaluate(StandIn(), load_rows("goemotions", "test", source=corpora), mode="fast")
+    assert found.accuracy == pytest.approx(0.7)
+    # in Ekman's labels anger and grief fall to the right side
+    assert evaluate(StandIn(), load_rows("ekman", "test", source=corpora), mode="fast").accuracy == pytest.approx(0.9)
+
+
+def test_shipped_thresholds_judge_the_test_split(corpora: Path) -> None:
+    cuts = dict.fromkeys(LABELS, 1.0) | {"joy": 0.7, "love": 0.5, "gratitude": 0.45}
+    model = StandIn(Calibration(thresholds={"goemotions": cuts}))
+    found = evaluate(model, load_rows("goemotions", "test", source=corpora), mode="fast")
+    assert found.per_label["joy"] == {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1}
+    assert found.per_label["love"]["f1"] == 1.0
+    assert found.per_label["gratitude"]["recall"] == 0.0  # 0.4 lies under its threshold
+    assert found.macro_f1 == pytest.approx((2 / 3 + 1) / 28)
+    assert not found.cross_fitted
+
+
+def test_without_thresholds_a_half_and_the_top_label_count(corpora: Path) -> None:
+    found = evaluate(StandIn(), load_rows("goemotions", "test", source=corpora), mode="fast")
+    assert found.per_label["confusion"]["f1"] == 1.0  # 0.4, but the top label
+    assert found.per_label["surprise"]["recall"] == 0.0  # 0.3 and not the top label
+
+
+def test_shared10_conditions_and_takes_the_top_label(corpora: Path) -> None:
+    found = evaluate(StandIn(), load_rows("shared10", "test", source=corpora), mode="fast")
+    # of seven rows only the second "happy" is wrong: without grief, sadness is on top
+    assert (found.n, found.accuracy, found.micro_f1) == (7, pytest.approx(6 / 7), pytest.approx(6 / 7))
+    sad = spread({"sadness": 0.3, "grief": 0.6})
+    share = [sad[LABELS.index(label)] for label in load_taxonomy("shared10").labels]
+    alone = evaluate(StandIn(), load_rows("shared10", "test", source=corpora, limit=4), mode="fast")
+    assert alone.loss * 4 == pytest.approx(
+        evaluate(StandIn(), load_rows("shared10", "test", source=corpora, limit=3), mode="fast").loss * 3
+        - np.log(0.3 / sum(share))
+    )
+
+
+def test_dev_is_judged_by_what_was_fitted_on_the_other_folds(corpora: Path) -> None:
+    shipped = Calibration(thresholds={"goemotions": dict.fromkeys(LABELS, 0.0)}, temperature={"author": 2.0})
+    found = evaluate(StandIn(shipped), load_rows("goemotions", "dev", source=corpora), mode="fast")
+    assert found.cross_fitted
+    # a label with one gold row is never in the other folds, so it cannot be found; the shipped thresholds find all
+    assert found.per_label["disgust"]["recall"] == 0.0
+    assert found.accuracy == pytest.approx(0.7)
+
+
+def test_explain_mode_adds_what_was_written(corpora: Path) -> None:
+    rows = load_rows("goemotions", "test", source=corpora)
+    fast, full = evaluate(StandIn(), rows, mode="fast"), evaluate(StandIn(), rows, mode="explain")
+    assert (fast.valid_rate, fast.quoted_rate, fast.distinct_openings) == (None, None, None)
+    assert (full.valid_rate, full.quoted_rate, full.evidence_rate) == (1.0, 1.0, 0.9)
+    assert full.distinct_openings == 9
+    same = ("accuracy", "macro_f1", "ece", "loss", "per_label")
+    assert all(getattr(fast, key) == getattr(full, key) for key in same)
+
+
+def test_progress_counts_up_to_the_total(corpora: Path) -> None:
+    heard: list[tuple[int, int, str]] = []
+    rows = load_rows("goemotions", "test", source=corpora)
+    evaluate(StandIn(), rows, progress=lambda *told: heard.append(told))
+    assert heard[0] == (0, 10, "reading")
+    assert heard[1:] == [(done, 10, "explaining") for done in range(10)]
+
+
+def test_calibration_fits_all_four_taxonomies_and_says_what_it_is_worth() -> None:
+    random = np.random.default_rng(2)
+    true = random.dirichlet(np.full(28, 0.15), 3_000)
+    gold = np.eye(28, dtype=bool)[[random.choice(28, p=p) for p in true]]
+    found = fit_calibration(apply_temperature(true, 0.5), gold, "dev")  # twice too sure
+    assert found["temperature"]["author"] == pytest.approx(2.0, rel=0.05)
+    assert set(found) == {"fitted_on", "temperature", "thresholds", "abstain_below", "risk", "cross_fitted"}
+    for taxonomy, cuts in found["thresholds"].items():
+        assert list(cuts) == list(load_taxonomy(taxonomy).labels)
+    assert set(found["cross_fitted"]["ekman"]) == {"macro_f1", "accuracy", "ece"}
+    assert found["cross_fitted"]["goemotions"]["ece"] < 0.05
+    read = parse_calibration(json.dumps(found))
+    assert (read.risk, read.fitted_on) == (0.25, "dev")
+    answered = true.max(1) >= read.abstain_below["goemotions"]
+    assert (~gold[np.arange(3_000), true.argmax(1)])[answered].mean() == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.parametrize(("fitted", "taken"), [(3.0, 1.0), (2.0, 2.0)])
+def test_a_temperature_is_taken_only_if_it_helps(monkeypatch: pytest.MonkeyPatch, fitted: float, taken: float) -> None:
+    random = np.random.default_rng(4)
+    true = random.dirichlet(np.full(28, 0.15), 2_000)
+    gold = np.eye(28, dtype=bool)[[random.choice(28, p=p) for p in true]]
+    for module in ("thresholds", "calibrate"):
+        monkeypatch.setattr(f"toolkit.evaluation.{module}.fit_temperature", lambda *_: fitted)
+    posterior = true if taken == 1.0 else apply_temperature(true, 0.5)
+    assert fit_calibration(posterior, gold, "dev")["temperature"] == {"author": taken}
+
+
+def test_a_calibration_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    write_calibration({"risk": 0.25}, path)
+    assert json.loads(path.read_text(encoding="utf-8")) == {"risk": 0.25}
+    with pytest.raises(TypeError):
+        write_calibration({"risk": object()}, path)
+    assert [found.name for found in tmp_path.iterdir()] == ["calibration.json"]
+    assert json.loads(path.read_text(encoding="utf-8")) == {"risk": 0.25}
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, corpora: Path) -> Callable[..., int]:
+    """Runs `emotion-lrm evaluate` with the stand-in on the small corpus."""
+
+    @contextmanager
+    def opened(_: object) -> Iterator[StandIn]:
+        yield StandIn()
+
+    monkeypatch.setattr("toolkit.evaluation.commands.open_model", opened)
+    return lambda *args: main(["evaluate", *args, "--source", str(corpora)])
+
+
+@pytest.mark.parametrize("protocol", ["goemotions", "ekman", "sentiment", "shared10"])
+@pytest.mark.parametrize("mode", ["fast", "explain"])
+def test_json_has_every_documented_key(
+    command: Callable[..., int], capsys: pytest.CaptureFixture[str], protocol: str, mode: str
+) -> None:
+    assert command(protocol, "--json", "--mode", mode, "-q") == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert set(found) >= KEYS
+    assert (found["protocol"], found["split"], found["mode"], found["baselines"]) == (protocol, "dev", mode, {})
+    assert list(found["per_label"]) == list(load_taxonomy(protocol).labels)
+    assert set(found["per_label"]["neutral"]) == {"precision", "recall", "f1", "support"}
+    assert (found["valid_rate"] is None) is (mode == "fast")
+    assert told.err == ""
+
+
+def test_a_table_without_json(command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("shared10", "--split", "test", "--limit", "5", "--mode", "fast") == 0
+    told = capsys.readouterr()
+    assert "shared10, test split: 5 texts, stand-in, fast" in told.out
+    assert "accuracy" in told.out
+    assert "\x1b" not in told.out
+    assert "reading" in told.err
+    assert all(len(line) <= 80 for line in told.out.splitlines())
+
+
+def test_a_file_is_judged_too(command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(f"text,emotion\n{ROWS[0][0]},joy\n{ROWS[2][0]},anger\n", encoding="utf-8")
+    assert command(str(path), "--taxonomy", "ekman", "--json", "--mode", "fast") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["protocol"], found["split"], found["n"], found["accuracy"]) == (str(path), None, 2, 1.0)
+
+
+def test_the_command_writes_a_calibration(command: Callable[..., int], tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    assert command("goemotions", "--mode", "fast", "--fit-calibration", str(path)) == 0
+    assert json.loads(path.read_text(encoding="utf-8"))["fitted_on"] == "goemotions dev"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("nonsense",),
+        ("ekman", "--taxonomy", "sentiment"),
+        ("goemotions", "--lens", "reader"),
+        ("goemotions", "--split", "valid"),
+        ("goemotions", "--limit", "0"),
+        ("goemotions", "--limit", "5", "--fit-calibration", "x.json"),
+        ("ekman", "--fit-calibration", "x.json"),
+    ],
+)
+def test_wrong_usage(command: Callable[..., int], args: tuple[str, ...]) -> None:
+    assert command(*args) == 2
+    assert not Path("x.json").exists()
+
+
+def test_settings_of_the_environment_do_not_contradict_a_protocol(
+    command: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMOTION_LRM_LENS", "reader")
+    monkeypatch.setenv("EMOTION_LRM_TAXONOMY", "shared10")
+    assert command("ekman", "--mode", "fast") == 0
+
+
+def test_a_missing_split_is_a_failure_of_the_work(command: Callable[..., int]) -> None:
+    assert command("goemotions", "--split", "train") == 1

@@ -1,0 +1,108 @@
+"""Thresholds, temperature and abstention: by hand, against brute force, and without a look at the held-out fold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from toolkit.evaluation.metrics import gold_loss, score_labels
+from toolkit.evaluation.thresholds import (
+    NEVER,
+    cross_fit,
+    fit_abstention,
+    fit_temperature,
+    fit_threshold,
+    fit_thresholds,
+    folds,
+)
+from toolkit.inference.posterior import apply_temperature
+
+
+def test_the_threshold_lies_between_the_last_hit_and_the_next_score() -> None:
+    scores = np.array([0.9, 0.8, 0.5, 0.4, 0.1])
+    gold = np.array([True, True, False, True, False])
+    # F1 after 1 to 5 calls: 1/2, 4/5, 2/3, 6/7, 3/4
+    assert fit_threshold(scores, gold) == pytest.approx(0.25)
+
+
+def test_of_equal_cuts_the_higher_is_taken() -> None:
+    # calling one gives 2/3; calling all four gives 2/3 as well
+    assert fit_threshold(np.array([0.9, 0.5, 0.4, 0.3]), np.array([True, False, False, True])) == pytest.approx(0.7)
+
+
+def test_equal_scores_are_not_cut_apart() -> None:
+    scores, gold = np.array([0.5, 0.5, 0.5, 0.1]), np.array([True, False, False, False])
+    assert fit_threshold(scores, gold) == pytest.approx(0.3)
+
+
+def test_a_label_without_gold_is_never_called() -> None:
+    assert fit_threshold(np.array([0.9, 0.99]), np.array([False, False])) == NEVER
+
+
+def test_no_other_threshold_is_better() -> None:
+    random = np.random.default_rng(3)
+    scores, gold = random.random((200, 4)).round(2), random.random((200, 4)) < 0.2
+    best = score_labels(scores >= fit_thresholds(scores, gold), gold).f1
+    tried = [score_labels(scores >= cut, gold).f1 for cut in np.linspace(0, 1, 1001)]
+    np.testing.assert_allclose(best, np.max(tried, axis=0))
+
+
+def test_every_row_is_held_out_once() -> None:
+    pairs = list(folds(103))
+    assert sorted(np.concatenate([held for _, held in pairs])) == list(range(103))
+    assert all(not set(fit) & set(held) and len(fit) + len(held) == 103 for fit, held in pairs)
+    assert all((a[1] == b[1]).all() for a, b in zip(pairs, folds(103), strict=True))
+
+
+def test_a_held_out_row_does_not_move_its_own_threshold() -> None:
+    random = np.random.default_rng(1)
+    posterior = random.dirichlet(np.ones(5), 100)
+    gold = np.eye(5, dtype=bool)[[random.choice(5, p=p) for p in posterior]]
+    row = int(next(folds(100))[1][0])
+    changed = gold.copy()
+    changed[row] = ~gold[row]
+    before = cross_fit(posterior, gold, gold, lambda p: p, tempered=True)
+    after = cross_fit(posterior, changed, changed, lambda p: p, tempered=True)
+    assert (before[1][row] == after[1][row]).all()
+    np.testing.assert_array_equal(before[0][row], after[0][row])
+    assert (before[0] != after[0]).any()  # the other folds do see it
+
+
+def test_without_a_temperature_the_scores_stay_as_they_are() -> None:
+    posterior = np.random.default_rng(1).dirichlet(np.ones(3), 30)
+    gold = np.eye(3, dtype=bool)[posterior.argmax(1)]
+    np.testing.assert_array_equal(cross_fit(posterior, gold, gold, lambda p: p, tempered=False)[0], posterior)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_fewer_rows_than_folds(n: int) -> None:
+    posterior = np.full((n, 3), 1 / 3)
+    scores, predicted = cross_fit(posterior, np.eye(3, dtype=bool)[[0] * n], np.eye(3, dtype=bool)[[0] * n],
+                                  lambda p: p, tempered=True)  # fmt: skip
+    assert scores.shape == predicted.shape == (n, 3)
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 1.8])
+def test_the_temperature_that_was_applied_is_found_again(temperature: float) -> None:
+    random = np.random.default_rng(5)
+    true = random.dirichlet(np.full(6, 0.5), 20_000)
+    gold = np.eye(6, dtype=bool)[[random.choice(6, p=p) for p in true]]
+    distorted = apply_temperature(true, 1 / temperature)
+    found = fit_temperature(distorted, gold)
+    assert found == pytest.approx(temperature, rel=0.03)
+    assert gold_loss(apply_temperature(distorted, found), gold) <= gold_loss(true, gold)
+
+
+def test_abstention_answers_as_many_as_the_risk_allows() -> None:
+    confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    correct = np.array([True, True, False, True, False, False])
+    # errors among the answered: 0, 0, 1/3, 1/4, 2/5, 1/2
+    assert fit_abstention(confidence, correct, 0.25) == pytest.approx(0.6)
+    assert fit_abstention(confidence, correct, 0.1) == pytest.approx(0.8)
+    assert fit_abstention(confidence, correct, 0.5) == 0.0
+    assert fit_abstention(confidence, ~correct, 0.1) == NEVER
+
+
+def test_abstention_does_not_cut_equal_confidences_apart() -> None:
+    confidence, correct = np.array([0.9, 0.5, 0.5]), np.array([True, True, False])
+    assert fit_abstention(confidence, correct, 0.3) == pytest.approx(0.9)
