@@ -23,7 +23,3 @@ class ModelFolderError(ConvertError):
 
 class FileError(ConvertError):
     """The file system said no: no space, no permission, read-only, missing."""
-
-
-BadGGUF = GGUFError
-FileTrouble = FileError

@@ -4,6 +4,7 @@ A wrong pre-tokenizer loads and is quietly worse. So it is recognised by its who
 and the result is proven by token parity (``convert.tokens``).
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import gguf
 from gguf.constants import GGUFValueType, TokenType
 from gguf.gguf_writer import GGUFValue
 
+from convert.errors import ConvertError
 from convert.gguf_file import as_field
 from convert.hf_folder import bad_folder, read_json
 
@@ -90,6 +92,34 @@ def recognise(definition: dict[str, Any]) -> str | None:
         if (steps, normal_form, bool(model.get("ignore_merges"))) == known_form:
             return name
     return None
+
+
+def correct_pre_tokenizer(tokenizer: Any, pre: str) -> None:
+    """Give a fast tokenizer the pre-tokenizer and normalizer that ``tokenizer.ggml.pre`` of its GGUF names, in place.
+
+    transformers reads a GGUF's vocabulary but not its pre-tokenizer, and then splits numbers and tabs in another way.
+
+    Raises:
+        ConvertError: a pre-tokenizer that is not known.
+    """
+    from tokenizers import Tokenizer
+
+    if pre == "default":
+        return
+    if pre not in _BYTE_LEVEL:
+        raise ConvertError(f"The pre-tokenizer {pre!r} is unknown", f"Known ones are {', '.join(_BYTE_LEVEL)}.")
+    steps, normalizer, ignore_merges = _BYTE_LEVEL[pre]
+    backend = tokenizer.backend_tokenizer
+    definition = json.loads(backend.to_str())
+    definition["normalizer"] = None if normalizer is None else {"type": normalizer}
+    definition["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [_with_offsets(step) for step in steps]}
+    corrected = Tokenizer.from_str(json.dumps(definition))
+    backend.pre_tokenizer, backend.normalizer = corrected.pre_tokenizer, corrected.normalizer
+    backend.model.ignore_merges = ignore_merges
+
+
+def _with_offsets(step: dict[str, Any]) -> dict[str, Any]:
+    return step | {"trim_offsets": True} if step["type"] == "ByteLevel" else step
 
 
 def normalizes_to_nfc(folder: Path) -> bool:

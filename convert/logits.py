@@ -44,7 +44,7 @@ class Evaluator:
         n_ctx: tokens a sequence may have.
         threads: CPU threads.
         adapter: a GGUF-LoRA file to add at its full strength.
-        exact_cache: keep keys and values as 32-bit floats (llama.cpp's default is 16).
+        exact: compute attention in 32-bit floats throughout (by default llama.cpp keeps keys and values in 16).
 
     Raises:
         GGUFError: the header check or llama.cpp refuses the file.
@@ -56,17 +56,17 @@ class Evaluator:
         n_ctx: int = 512,
         threads: int = 1,
         adapter: Path | str | None = None,
-        exact_cache: bool = False,
+        exact: bool = False,
     ) -> None:
         check_header(path)
         self.n_ctx = n_ctx
         with contextlib.ExitStack() as stack:
             stack.enter_context(quiet())
-            self._open(stack, Path(path), threads, adapter, exact_cache)
+            self._open(stack, Path(path), threads, adapter, exact)
             self._stack = stack.pop_all()
 
     def _open(
-        self, stack: contextlib.ExitStack, path: Path, threads: int, adapter: Path | str | None, exact_cache: bool
+        self, stack: contextlib.ExitStack, path: Path, threads: int, adapter: Path | str | None, exact: bool
     ) -> None:
         import llama_cpp
 
@@ -78,8 +78,9 @@ class Evaluator:
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx = settings.n_batch = settings.n_ubatch = self.n_ctx
         settings.n_threads = settings.n_threads_batch = threads
-        if exact_cache:
+        if exact:
             settings.type_k = settings.type_v = llama_cpp.GGML_TYPE_F32
+            settings.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.context = llama_cpp.llama_init_from_model(model, settings)
         if not self.context:
             raise GGUFError(f"llama.cpp cannot make a context for {path.name}", "Is there enough memory?")

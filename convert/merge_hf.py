@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from convert.adapter import read_adapter
 from convert.errors import ConvertError, FileError, ModelFolderError
 from convert.files import explained
+from convert.header import check_header
+from convert.hf_tokenizer import correct_pre_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -86,9 +88,12 @@ def load_base(path: Path | str) -> tuple[Any, Any]:
         packed["quantization_config"] = GgufConfig(dequantize=True)  # else the weights stay packed
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **source, **packed)
-        return model, AutoTokenizer.from_pretrained(folder, **source)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **source)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ModelFolderError(
             f"{path} cannot be loaded: {first_line}", "Give a model folder or a GGUF file."
         ) from error
+    if path.suffix == ".gguf":
+        correct_pre_tokenizer(tokenizer, str(check_header(path).metadata.get("tokenizer.ggml.pre", "default")))
+    return model, tokenizer

@@ -1,8 +1,9 @@
 """Is this GGUF what it claims to be? One check after the other, cheap ones first, each with its finding."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from convert.errors import ConvertError
 from convert.file_types import DIRECT_TYPES, tensor_type
@@ -13,11 +14,13 @@ from convert.hf_tokenizer import normalizes_to_nfc
 from convert.logits import compare_logits
 from convert.tokens import NASTY_TEXTS, composed, differing, folder_tokens, gguf_tokens
 
-MAX_KL = 0.1
-"""Mean Kullback-Leibler divergence, in nats, up to which two files count as the same model."""
+LOGIT_BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"F32": (0.005, 0.97), "F16": (0.005, 0.97), "BF16": (0.01, 0.95), "Q8_0": (0.05, 0.85)}
+)
+"""File type -> the largest mean KL divergence, in nats, and the smallest share of positions with the same likeliest
+token at which a file still counts as the model of its reference; fewer bits get ``FEW_BITS_BOUND``."""
 
-MIN_AGREEMENT = 0.8
-"""Share of positions at which both files must find the same token likeliest."""
+FEW_BITS_BOUND = (0.6, 0.4)
 
 Answer = tuple[bool | None, str]
 
@@ -62,7 +65,7 @@ def verify(
         manifest: a SHA256SUMS file with a line for it.
         prompt_hash: the expected ``emotion_lrm.prompt_hash``.
         base: the base GGUF or Hugging Face folder: tokens must be the same, and a GGUF's SHA-256 the recorded one.
-        reference: a GGUF whose logits it should have: see ``MAX_KL`` and ``MIN_AGREEMENT``.
+        reference: a GGUF whose logits it should have, within ``LOGIT_BOUNDS``.
         texts: the texts to compare logits on.
         threads: CPU threads for the logits.
     """
@@ -164,7 +167,8 @@ def _logits(header: Header, reference: Path | str | None, texts: Sequence[str], 
     if reference is None:
         return None, "no reference given"
     found = compare_logits(reference, header.path, texts, threads)
-    passed = found.kl_mean <= MAX_KL and found.agreement >= MIN_AGREEMENT
+    max_kl, min_agreement = LOGIT_BOUNDS.get(str(header.metadata.get(PREFIX + "file_type")), FEW_BITS_BOUND)
+    passed = found.kl_mean <= max_kl and found.agreement >= min_agreement
     return passed, (
         f"KL {found.kl_mean:.4f} mean, {found.kl_max:.4f} at most, "
         f"the same likeliest token at {found.agreement:.1%} of {found.n_tokens} positions"

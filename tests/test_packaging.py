@@ -115,10 +115,10 @@ def test_runtime_needs_no_training_packages() -> None:
     assert "llama-cpp-python==" in " ".join(project["dependencies"])
 
 
-# A home folder, a Windows drive, where packages come from, options that point pip elsewhere.
+# A home folder, where packages come from, options that point pip elsewhere.
 PLACES = re.compile(
     r"(?<![\w.$~])/(?:home|Users|root|work|mnt|tmp)/\w"
-    r"|\b[A-Z]:\\\w"
+    r"|\b[A-Z]:[\\/]Users"
     r"|pypi\.org|pythonhosted\.org|download\.pytorch\.org|npmjs\.|debian\.org"
     r"|index[-_]url|find[-_]links|trusted[-_]host"
 )

@@ -21,10 +21,11 @@ from toolkit.errors import EmotionLRMError
 COMMANDS = {
     "analyze": ("toolkit.apps.analyze:analyze", "Read the emotion of each TEXT and say what it rests on."),
     "evaluate": ("toolkit.evaluation.commands:evaluate", "Measure a model by PROTOCOL, or on a file of your own."),
-    "data": ("toolkit.corpora.commands:data", "Prepare corpora: clean, explore, write reasoning."),
+    "data": ("toolkit.corpora.commands:data", "Prepare the corpora and write reasoning for them."),
     "train": ("toolkit.training.commands:train", "Fine-tune an adapter as CONFIG says."),
     "convert": ("convert.commands:convert", "Merge, write GGUF, quantize, verify."),
     "models": ("toolkit.apps.models:models", "See and remove the models on this machine."),
+    "doctor": ("toolkit.apps.doctor:doctor", "Check this installation: packages, processor, model, memory, disk."),
 }
 OWN_OPTIONS = {"--debug", "-q", "--quiet", "-v", "--verbose", "--version", "-h", "--help"}
 INTERRUPTED = 130

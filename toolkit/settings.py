@@ -123,13 +123,14 @@ def open_model(settings: Settings) -> Iterator[EmotionModel]:
 
 
 class Progress:
-    """A bar on standard error, which appears with the first step and goes away at the end; in a pipe a line a step.
+    """A bar on standard error, which appears with the first step and goes away at the end.
 
-    ``notice`` is said before the first step. With ``-q`` nothing is shown.
+    In a pipe there is only ``notice``, which is said before the first step, or without one a line a quarter of each
+    step. With ``-q`` nothing is shown.
     """
 
     def __init__(self, notice: str = "") -> None:
-        self._quiet, self._notice, self._step = is_quiet(), notice, ""
+        self._quiet, self._notice, self._said = is_quiet(), notice, ""
         self._console: Any = None
         self._bar: Any = None
 
@@ -148,9 +149,13 @@ class Progress:
             self._start()
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, description=step)
-        elif step != self._step:
-            self._console.print(step)
-        self._step = step
+        elif not self._notice:
+            self._say(f"{step} {25 * (4 * done // max(total, 1))} %")
+
+    def _say(self, line: str) -> None:
+        if line != self._said:
+            self._console.print(line)
+        self._said = line
 
     def _start(self) -> None:
         from rich.console import Console

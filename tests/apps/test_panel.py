@@ -70,7 +70,7 @@ def test_doubt_is_shown_as_doubt(reading: Make) -> None:
         "also: sadness 22 %",
         "35 % of the reading lies outside the labels of goemotions",
     ]
-    assert "only 41 % of the model's first choice went to any label" in told
+    assert "only 41 % of the model's probability went to any label" in told
     assert hue(reading(abstained=True)) == "bright_black"
 
 

@@ -59,7 +59,7 @@ def peft_logits(folder: Path, adapter: Path, ids: list[int]) -> np.ndarray:
 
 
 def llama_logits(path: Path, ids: list[int], adapter: Path | None = None) -> np.ndarray:
-    with Evaluator(path, 128, adapter=adapter, exact_cache=True) as model:
+    with Evaluator(path, 128, adapter=adapter, exact=True) as model:
         return model.logits(ids)
 
 

@@ -12,10 +12,12 @@ from convert.errors import AdapterError, ConvertError
 from convert.file_types import DIRECT_TYPES
 from convert.gguf_file import content_sha256
 from convert.header import check_header
+from convert.hf_to_gguf import hf_to_gguf
 from convert.merge import merge_adapter
 from convert.quantize import quantization_report
 from convert.safetensors_file import read_safetensors
 from convert.tensors import read_tensor
+from convert.tokens import NASTY_TEXTS, differing, folder_tokens, gguf_tokens
 
 TEXTS = ("I feel disappointed and ignored...", "Thank you so much! 🎉", "why would you do that?\nEmotion:")
 
@@ -141,7 +143,13 @@ def test_with_and_without_torch_the_weights_and_answers_agree(
         ours, theirs = read_tensor(merged, merged.tensor(name)), tensor.read()
         order = row_order(merged, name, theirs.shape[0])
         np.testing.assert_allclose(ours, theirs if order is None else theirs[order], atol=1e-6)
+    assert differing(NASTY_TEXTS, gguf_tokens(base_gguf, NASTY_TEXTS), folder_tokens(folder, NASTY_TEXTS)) == []
     assert_same_logits(folder, merged.path)
+    converted = check_header(hf_to_gguf(folder, tmp_path / "converted.gguf", "F32"))
+    assert {tensor.name for tensor in converted.tensors} == {tensor.name for tensor in merged.tensors}
+    for tensor in converted.tensors:
+        want = read_tensor(merged, merged.tensor(tensor.name))
+        np.testing.assert_allclose(read_tensor(converted, tensor), want, atol=1e-6)
 
 
 def assert_same_logits(folder: Path, path: Path) -> None:

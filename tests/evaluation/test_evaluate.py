@@ -88,8 +88,8 @@ def test_progress_counts_up_to_the_total(corpora: Path) -> None:
     heard: list[tuple[int, int, str]] = []
     rows = load_rows("goemotions", "test", source=corpora)
     evaluate(StandIn(), rows, progress=lambda *told: heard.append(told))
-    assert heard[0] == (0, 10, "reading")
-    assert heard[1:] == [(done, 10, "explaining") for done in range(10)]
+    assert heard[:2] == [(0, 10, "reading"), (10, 10, "reading")]
+    assert heard[2:] == [(done, 10, "explaining") for done in range(11)]
 
 
 def test_calibration_fits_all_four_taxonomies_and_says_what_it_is_worth() -> None:

@@ -63,6 +63,14 @@ def test_a_character_may_span_tokens_but_not_the_end() -> None:
     assert writer.finish() == "A €"
 
 
+def test_the_bytes_of_a_character_inside_a_quote_have_to_lead_somewhere() -> None:
+    euro, closing = "€".encode(), "”".encode()
+    assert write("It cost five € in all", "A “five ", euro[:2], euro[2:], "”")[1] == [True] * 4
+    assert write("It cost five £ in all", "A “five ", euro[:2])[1][-1] is False
+    assert write(TEXT, "A “ignored", closing[:1], closing[1:], " so")[1] == [True] * 4
+    assert write(TEXT, "A “ignor", closing[:1])[1][-1] is False
+
+
 def test_quoted_words_count_over_all_quotes() -> None:
     _, taken = write(TEXT, "A “feel disappointed” and “ignored by” and “team")
     assert taken == [False]

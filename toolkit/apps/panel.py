@@ -99,7 +99,7 @@ def _notes(analysis: Analysis) -> Iterator[str]:
     if analysis.outside >= 0.2:
         yield f"{percent(analysis.outside)} of the reading lies outside the labels of {analysis.taxonomy}"
     if analysis.coverage < 0.8:
-        yield f"only {percent(analysis.coverage)} of the model's first choice went to any label"
+        yield f"only {percent(analysis.coverage)} of the model's probability went to any label"
 
 
 def _bars(analysis: Analysis, width: int) -> Iterator[Text]:

@@ -6,6 +6,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -15,7 +16,9 @@ from toolkit.contract.example import Example
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.corpora.gate import DISAGREES, Judgement, PhrasingCap, check, five_words
-from toolkit.corpora.lexicon import FoldedLexicon, Lexicon
+from toolkit.corpora.goemotions import find_split, read_goemotions, resolve_source
+from toolkit.corpora.jsonl import write_examples
+from toolkit.corpora.lexicon import FoldedLexicon, Lexicon, fit
 from toolkit.corpora.teacher import TemplateTeacher
 
 Reader = Lexicon | FoldedLexicon
@@ -26,6 +29,7 @@ class CotConfig(Config):
 
     Attributes:
         per_label: the most chains for one label; ``caps`` overrides it for labels named there.
+        val_per_label: the same for the dev split; 0 leaves it out.
         attempts: how often the teacher may write anew for one text before the text is given up.
         judge_floor: the judge's probability that the argued label needs, unless it is among the ``judge_top`` labels
             whose probability the text raises most.
@@ -40,6 +44,7 @@ class CotConfig(Config):
     seed: int = 0
     per_label: int = Field(800, ge=1)
     caps: dict[str, int] = Field({"neutral": 1200})
+    val_per_label: int = Field(40, ge=0)
     attempts: int = Field(6, ge=1)
     folds: int = Field(3, ge=2)
     judge_floor: float = Field(0.1, ge=0, le=1)
@@ -74,6 +79,33 @@ class CotReport:
             "refused_chains": dict(self.refused.most_common()),
             "texts_given_up": dict(self.given_up.most_common()),
         }
+
+
+def write_chains(
+    train: Sequence[Example], source: Path | None, out: Path, config: CotConfig
+) -> dict[str, dict[str, Any]]:
+    """Write ``goemotions_cot_train.jsonl`` and, where dev is there, ``goemotions_cot_val.jsonl`` into ``out``.
+
+    Returns:
+        the report of each split as JSON.
+
+    Raises:
+        DataError: for too few examples, or a damaged dev split.
+    """
+    labels = load_taxonomy(train[0].lens.native).labels if train else ()
+    folded = FoldedLexicon(train, labels, config.folds)
+    chains, report = enrich(train, judge(train, folded, train), folded, config)
+    write_examples(out / "goemotions_cot_train.jsonl", chains)
+    reports = {"train": report.to_dict()}
+    folder = resolve_source(source)
+    if config.val_per_label and (folder is None or find_split(folder, "dev")):
+        dev = list(read_goemotions("dev", source))
+        lexicon = fit(train, labels)
+        small = config.model_copy(update={"per_label": config.val_per_label, "caps": {}})
+        chains, report = enrich(dev, judge(dev, lexicon, train), lexicon, small)
+        write_examples(out / "goemotions_cot_val.jsonl", chains)
+        reports["val"] = report.to_dict()
+    return reports
 
 
 def judge(examples: Sequence[Example], reader: Reader, train: Sequence[Example]) -> list[Judgement]:

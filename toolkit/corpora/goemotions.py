@@ -38,16 +38,23 @@ def read_goemotions(split: str, source: Path | None = None) -> Iterator[Example]
     if split not in SPLITS:
         raise DataError(f"GoEmotions has no split {split!r}.", f"Use one of {', '.join(SPLITS)}.")
     folder = resolve_source(source)
-    yield from _read_hub(split) if folder is None else _read_tsv(_find(folder / "goemotions", split))
+    yield from _read_hub(split) if folder is None else _read_tsv(_require_split(folder, split))
 
 
-def _find(folder: Path, split: str) -> Path:
-    for name in (f"{split}.tsv", f"{split}.tsv.gz"):
-        if (folder / name).is_file():
-            return folder / name
-    raise DataError(
-        f"GoEmotions has no {split} split in {folder}.", f"Put {split}.tsv or {split}.tsv.gz there, or ask for another."
-    )
+def find_split(source: Path, split: str) -> Path | None:
+    """The file of a split under the corpora folder ``source``, or None where it is not there."""
+    paths = [source / "goemotions" / name for name in (f"{split}.tsv", f"{split}.tsv.gz")]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _require_split(source: Path, split: str) -> Path:
+    path = find_split(source, split)
+    if path is None:
+        raise DataError(
+            f"GoEmotions has no {split} split in {source / 'goemotions'}.",
+            f"Put {split}.tsv or {split}.tsv.gz there, or ask for another.",
+        )
+    return path
 
 
 def _read_tsv(path: Path) -> Iterator[Example]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from toolkit.contract.answer import count_words
 from toolkit.contract.example import Example
 from toolkit.corpora.spans import MAX_WORDS, Word, adjoining, quotable, rounded, word_lists, words_of
+from toolkit.errors import DataError
 
 Floats = npt.NDArray[np.float64]
 
@@ -100,6 +101,9 @@ def tokenize(text: str) -> list[str]:
 def fit(examples: Sequence[Example], labels: Sequence[str], min_count: int = 3, strength: float = 4.0) -> Lexicon:
     """Fit on ``examples``; a label that no example has keeps coefficients of zero.
 
+    Raises:
+        DataError: where no n-gram is frequent enough.
+
     Args:
         min_count: an n-gram enters the vocabulary when this many texts hold it.
         strength: inverse of the regularisation, as in scikit-learn's ``C``.
@@ -109,7 +113,12 @@ def fit(examples: Sequence[Example], labels: Sequence[str], min_count: int = 3, 
     vectorizer = TfidfVectorizer(
         tokenizer=tokenize, token_pattern=None, lowercase=False, ngram_range=(1, 3), min_df=min_count
     )
-    matrix = vectorizer.fit_transform([e.text for e in examples])
+    try:
+        matrix = vectorizer.fit_transform([e.text for e in examples])
+    except ValueError:  # scikit-learn's way to say that no n-gram is left
+        raise DataError(
+            f"{len(examples)} examples are too few to find the words that carry a label.", "Take more examples."
+        ) from None
     gold = _gold(examples, labels)
     coefficients, intercepts = _fit_labels(matrix, gold, strength)
     vocabulary = {name: int(i) for name, i in vectorizer.vocabulary_.items()}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from toolkit.contract.answer import count_words
 from toolkit.contract.example import Example
-from toolkit.contract.prompt import load_prompt
+from toolkit.contract.prompt import load_prompt, prepare_text
 from toolkit.corpora.gate import outside_quotes
 from toolkit.corpora.knowledge import Appraisal, Cue, Frames, load_appraisals, load_frames
 from toolkit.corpora.lexicon import FoldedLexicon, Lexicon, Span
@@ -45,11 +45,12 @@ class TemplateTeacher:
         self.lexicon = lexicon
         self.seed = seed
         self.frames: Frames = load_frames()
+        self._last: tuple[tuple[str, str], tuple[list[Span], bool]] | None = None
 
     def is_weak(self, example: Example) -> bool:
         """Whether no words of the text carry ``example.labels[0]`` by themselves."""
         appraisal = load_appraisals(example.lens)[example.labels[0]]
-        return self._quotes(example.text.strip(), appraisal, random.Random(0)).weak
+        return self._quotes(prepare_text(example.text), appraisal, random.Random(0)).weak
 
     def write(self, example: Example, attempt: int = 0, rival: str | None = None) -> str | None:
         """One or two sentences that argue for ``example.labels[0]``, or None where no fitting form was found.
@@ -61,7 +62,7 @@ class TemplateTeacher:
         chance = random.Random(f"{self.seed}|{example.id}|{example.text}|{attempt}")
         knowledge = load_appraisals(example.lens)
         appraisal = knowledge[example.labels[0]]
-        quotes = self._quotes(example.text.strip(), appraisal, chance)
+        quotes = self._quotes(prepare_text(example.text), appraisal, chance)
         for _ in range(_TRIES):
             sentence = self._compose(appraisal, quotes, chance, knowledge[rival] if rival else None)
             if MIN_WORDS <= count_words(sentence) <= LONGEST and _flows(sentence):
@@ -69,20 +70,31 @@ class TemplateTeacher:
         return None
 
     def _quotes(self, text: str, appraisal: Appraisal, chance: random.Random) -> Quotes:
-        limit = allowance(text)
-        spans = self.lexicon.carriers(text, appraisal.label, min(limit, MAX_WORDS)) if limit else []
-        plain = appraisal.label == "neutral"
-        if plain:
-            spans = _prefer_phrases(text, spans)
-        weak = not plain and bool(spans) and spans[0].weight < WEAK
-        if limit and (not spans or weak):
-            spans, weak = _fallback(text, appraisal, spans, min(limit, MAX_WORDS)), True
+        limit, plain = allowance(text), appraisal.label == "neutral"
+        spans, weak = self._candidates(text, appraisal, limit)
         chosen = spans[:1] + [s for s in spans[1:2] if _worth(text, spans[0], s, limit, plain)]
         if len(chosen) == 2 and chance.random() > self.frames.share["two"]:
             chosen = chosen[:1]
         chosen.sort(key=lambda s: s.start)
         quoted = tuple(s.of(text) for s in chosen)
         return Quotes(quoted, self._marks(text, chosen), weak and not _cues(appraisal, quoted))
+
+    def _candidates(self, text: str, appraisal: Appraisal, limit: int) -> tuple[list[Span], bool]:
+        """Spans to quote, best first, and whether even the best hardly carries the label."""
+        key = (text, appraisal.label)
+        if self._last is None or self._last[0] != key:  # several attempts at one text follow each other
+            self._last = (key, self._search(text, appraisal, limit))
+        return self._last[1]
+
+    def _search(self, text: str, appraisal: Appraisal, limit: int) -> tuple[list[Span], bool]:
+        spans = self.lexicon.carriers(text, appraisal.label, min(limit, MAX_WORDS)) if limit else []
+        plain = appraisal.label == "neutral"
+        if plain:
+            spans = _prefer_phrases(text, spans)
+        weak = not plain and bool(spans) and spans[0].weight < WEAK
+        if limit and (not spans or weak):
+            return _fallback(text, appraisal, spans, min(limit, MAX_WORDS)), True
+        return spans, weak
 
     def _marks(self, text: str, spans: list[Span]) -> frozenset[str]:
         """What is special about the quoted words: the frame groups that fit them."""

@@ -191,10 +191,11 @@ def _per_label(scores: metrics.LabelScores, taxonomy: str) -> dict[str, dict[str
 
 
 def _track(items: Iterable[T], step: int, total: int, name: str, progress: Progress | None) -> Iterator[T]:
-    for count, item in enumerate(items):
-        if progress is not None:
-            progress(min(count * step, total), total, name)
+    tell = progress or (lambda *_: None)
+    tell(0, total, name)
+    for count, item in enumerate(items, 1):
         yield item
+        tell(min(count * step, total), total, name)
 
 
 def _rounded(value: Any) -> Any:

@@ -9,6 +9,7 @@ at once.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -57,6 +58,7 @@ class _Window:
     index: int
     tokens: list[int]
     text: str
+    last: bool = True
     label: int | None = None
     reading: Reading | None = None
 
@@ -114,31 +116,35 @@ class Engine:
         self.context.close()
         self.model.close()
 
-    def read(self, texts: Iterable[str], lens: Lens) -> Iterator[Reading]:
-        """The posterior and coverage of every text, in order; lazy, one full batch at a time."""
-        collected: list[tuple[Reading, int]] = []
-        current = 0
-        for window, reading in self._read_windows(self._windows(texts), lens):
-            if window.index != current:
-                yield _pool(collected)
-                collected, current = [], window.index
-            collected.append((reading, len(window.tokens)))
-        if collected:
-            yield _pool(collected)
+    def read(self, texts: Iterable[str | None], lens: Lens) -> Iterator[Reading]:
+        """The posterior and coverage of every text, in order; lazy, one full batch at a time.
 
-    def explain(self, texts: Iterable[str], lens: Lens, choose: Choose) -> Iterator[Explained]:
+        Args:
+            texts: a None among them says that none is there at the moment, so a batch goes off that is not full.
+        """
+        collected: list[tuple[Reading, int]] = []
+        nothing: list[_Window | None] = [None]
+        windows = (window for pieces in self._pieces_of(texts) for window in pieces or nothing)
+        for window, reading in self._read_windows(windows, lens):
+            collected.append((reading, len(window.tokens)))
+            if window.last:
+                yield _pool(collected)
+                collected = []
+
+    def explain(self, texts: Iterable[str | None], lens: Lens, choose: Choose) -> Iterator[Explained]:
         """Reading, label and reasoning of every text, in order; lazy with a bounded look-ahead.
 
         Args:
+            texts: a None among them says that none is there at the moment, so the sequences at work go on alone.
             choose: from a posterior the index of the native label to argue for.
         """
-        waiting = (list(self._split(i, prepare_text(text))) for i, text in enumerate(texts))
+        waiting = self._pieces_of(texts)
         finished: dict[int, Explained] = {}
         active: list[_Slot] = []
         due = 0
         try:
             upcoming = next(waiting, None)
-            while active or upcoming:
+            while active or upcoming is not None:
                 if upcoming and len(upcoming) > 1:  # read now, while the batch is empty
                     upcoming = [self._clearest(upcoming, lens, choose)]
                 while upcoming and len(upcoming) == 1 and self._fits(active, upcoming[0], lens):
@@ -149,6 +155,8 @@ class Engine:
                 while due in finished:
                     yield finished.pop(due)
                     due += 1
+                if upcoming == []:
+                    upcoming = next(waiting, None)
         finally:
             self.context.discard()
             for slot in active:
@@ -156,9 +164,11 @@ class Engine:
 
     # Windows
 
-    def _windows(self, texts: Iterable[str]) -> Iterator[_Window]:
-        for index, text in enumerate(texts):
-            yield from self._split(index, prepare_text(text))
+    def _pieces_of(self, texts: Iterable[str | None]) -> Iterator[list[_Window]]:
+        """The windows of each text; none for a None."""
+        indices = itertools.count()
+        for text in texts:
+            yield [] if text is None else list(self._split(next(indices), prepare_text(text)))
 
     def _split(self, index: int, text: str) -> Iterator[_Window]:
         """The text whole, or in windows that overlap by an eighth."""
@@ -169,7 +179,8 @@ class Engine:
             return
         for start in range(0, len(tokens) - self._overlap, stride):
             part = tokens[start : start + size]
-            yield _Window(index, part, b"".join(self.pieces[t] for t in part).decode("utf-8", "ignore"))
+            last = start + size >= len(tokens)
+            yield _Window(index, part, b"".join(self.pieces[t] for t in part).decode("utf-8", "ignore"), last)
 
     def _clearest(self, windows: list[_Window], lens: Lens, choose: Choose) -> _Window:
         """Of a text of several windows the one that speaks most clearly for the label that all together chose."""
@@ -182,15 +193,17 @@ class Engine:
 
     # Fast: one forward pass a batch of windows
 
-    def _read_windows(self, windows: Iterator[_Window], lens: Lens) -> Iterator[tuple[_Window, Reading]]:
+    def _read_windows(self, windows: Iterable[_Window | None], lens: Lens) -> Iterator[tuple[_Window, Reading]]:
         trie, extra = self.tries[lens], self._branch_tokens(lens)
         packed: list[tuple[_Window, list[int], dict[int, int]]] = []
         try:
             for window in windows:
-                need = len(window.tokens) + self._suffix_length(lens) + extra
+                need = len(window.tokens) + self._suffix_length(lens) + extra if window else BATCH + 1
                 if packed and (need > self.context.room or len(trie.branches) > len(self._free)):
                     ready, packed = packed, []
                     yield from self._read_batch(ready, trie)
+                if window is None:
+                    continue
                 ids = [self._free.popleft() for _ in trie.branches]
                 packed.append((window, ids, self._add_prompt(window.tokens, ids, lens)))
             ready, packed = packed, []

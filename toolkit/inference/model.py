@@ -12,16 +12,16 @@ import numpy as np
 
 from toolkit.contract.analysis import Analysis
 from toolkit.contract.answer import find_evidence, render_answer
-from toolkit.contract.lens import Lens, check_pair, parse_lens
+from toolkit.contract.lens import Lens, parse_lens
 from toolkit.contract.prompt import load_prompt
 from toolkit.contract.taxonomy import load_taxonomy
-from toolkit.errors import ModelError, UsageError
+from toolkit.errors import ModelError
 from toolkit.inference import store
+from toolkit.inference.abi import check_abi
 from toolkit.inference.calibration import Calibration, parse_calibration
 from toolkit.inference.engine import Engine, Reading
 from toolkit.inference.posterior import apply_temperature, best_native, coarsen
-
-MODES = ("fast", "explain")
+from toolkit.inference.request import Wish, check_lens, check_wish, refuse_empty
 
 
 class EmotionModel:
@@ -50,6 +50,7 @@ class EmotionModel:
             ModelError: for an unknown or unusable model.
             ConvertError: for a damaged file or a build that cannot be finished.
         """
+        check_abi()
         path = store.ensure(str(model) if model else None, progress)
         engine = Engine(path, threads=threads, gpu_layers=gpu_layers)
         told = _own_metadata(engine.model.header.metadata)
@@ -81,19 +82,17 @@ class EmotionModel:
 
     def analyze_many(
         self,
-        texts: Iterable[str],
+        texts: Iterable[str | None],
         *,
         lens: Lens | str = Lens.AUTHOR,
         taxonomy: str | None = None,
         mode: str = "explain",
     ) -> Iterator[Analysis]:
-        """Read many texts: lazily, in order, with a bounded look-ahead. Errors as for :meth:`analyze`."""
-        lens = self._check_lens(lens)
-        taxonomy = taxonomy or lens.native
-        check_pair(lens, taxonomy)
-        if mode not in MODES:
-            raise UsageError(f"There is no mode {mode!r}.", f"Use {' or '.join(MODES)}.")
-        return self._analyze(texts, lens, taxonomy, mode)
+        """Read many texts: lazily, in order, with a bounded look-ahead. Errors as for :meth:`analyze`.
+
+        A source that never ends may yield None where no text is there at the moment: what was read so far goes on.
+        """
+        return self._analyze(texts, check_wish(lens, taxonomy, mode, self.lenses, self.name))
 
     def posteriors(self, texts: Sequence[str], *, lens: Lens | str = Lens.AUTHOR) -> tuple[np.ndarray, np.ndarray]:
         """Calibrated native posteriors, shape (n, labels), and coverage, shape (n,); empty texts are allowed here."""
@@ -113,17 +112,13 @@ class EmotionModel:
             yield render_answer(labels[done.label], done.reasoning), text
 
     def _check_lens(self, lens: Lens | str) -> Lens:
-        lens = parse_lens(str(lens))
-        if lens not in self.lenses:
-            raise UsageError(
-                f"The model {self.name} has not learned the lens {lens}.",
-                f"It knows: {', '.join(self.lenses)}.",
-            )
-        return lens
+        return check_lens(lens, self.lenses, self.name)
 
-    def _analyze(self, texts: Iterable[str], lens: Lens, taxonomy: str, mode: str) -> Iterator[Analysis]:
-        kept, read = itertools.tee(map(_refuse_empty, texts))
-        if mode == "fast":
+    def _analyze(self, texts: Iterable[str | None], wish: Wish) -> Iterator[Analysis]:
+        lens, taxonomy = wish.lens, wish.taxonomy
+        given, read = itertools.tee(text if text is None else refuse_empty(text) for text in texts)
+        kept = (text for text in given if text is not None)
+        if wish.mode == "fast":
             for text, reading in zip(kept, self.engine.read(read, lens), strict=True):
                 yield self._analysis(text, reading, lens, taxonomy, None)
             return
@@ -165,12 +160,6 @@ class EmotionModel:
             evidence=find_evidence(text, reasoning),
             model=self.name,
         )
-
-
-def _refuse_empty(text: str) -> str:
-    if not text.strip():
-        raise UsageError("The text is empty.", "Pass at least one word.")
-    return text
 
 
 def _own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:

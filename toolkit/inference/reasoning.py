@@ -24,7 +24,8 @@ class ReasoningWriter:
 
     def __init__(self, text: str) -> None:
         spec = load_prompt()
-        self._spec, self._text = spec, text
+        self._spec, self._text = spec, text.encode("utf-8", "replace").decode()
+        self._text_bytes = self._text.encode()
         self._words_left = int(spec.max_quoted_share * count_words(text))
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._quote: str | None = None
@@ -44,8 +45,9 @@ class ReasoningWriter:
             return False
         body, mark, rest = added.partition('"')
         after = self._follow(body)
-        ends = mark and self.written + body and not self._decoder.getstate()[0] and after and after[0] is None
-        if not piece or after is None or (mark and not (ends and rest in ("", "}"))):
+        begun = self._decoder.getstate()[0]  # the first bytes of a character that the next token has to complete
+        ends = mark and self.written + body and not begun and after and after[0] is None
+        if not piece or after is None or (mark and not (ends and rest in ("", "}"))) or self._dead_end(after[0], begun):
             self._decoder.setstate(state)
             return False
         self._quote, self._words_left = after
@@ -74,6 +76,13 @@ class ReasoningWriter:
                 if quote not in self._text or count_words(quote) > left:
                     return None
         return quote, left
+
+    def _dead_end(self, quote: str | None, begun: bytes) -> bool:
+        """Whether no character that starts with the bytes ``begun`` can go on the open quote or close it."""
+        if quote is None or not begun:
+            return False
+        closing = self._spec.close_quote.encode().startswith(begun) and bool(quote) and self._stands_in_text(quote)
+        return not closing and quote.encode() + begun not in self._text_bytes
 
     def _stands_in_text(self, quote: str) -> bool:
         """Whether the quote is whole words of the text."""

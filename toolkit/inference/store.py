@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from typing import Any
 
 import platformdirs
 
-from convert.errors import BadGGUF, FileTrouble
+from convert.errors import FileError, GGUFError
 from convert.file_types import FILE_TYPES, default_file_type
 from convert.header import check_header
 from toolkit.assets import asset
@@ -18,7 +20,7 @@ from toolkit.base import BaseModelConfig, find_base_gguf, load_base
 from toolkit.config import Config, load_config
 from toolkit.contract.lens import Lens
 from toolkit.contract.prompt import load_prompt
-from toolkit.errors import EmotionLRMError, ModelError, UsageError
+from toolkit.errors import ModelError, UsageError
 
 Progress = Callable[[int, int, str], None]
 
@@ -117,23 +119,38 @@ def ensure(name: str | None, progress: Progress | None = None) -> Path:
 
     known, file_type = parse_name(name)
     path, shipped = model_path(name), load_shipped().models[known]
-    base = load_base(shipped.base)
-    try:
-        weights = find_base_gguf(base)
-    except EmotionLRMError:
-        if path.is_file():
-            return path  # built earlier; the base is needed only to build
-        raise
-    build_model(
-        weights,
-        asset("models", "adapters", shipped.adapter),
-        path,
-        file_type,
-        metadata=build_metadata(known, shipped, base),
-        chat_template=chat_template(),
-        progress=progress,
-    )
+    base, adapter = load_base(shipped.base), asset("models", "adapters", shipped.adapter)
+    metadata = build_metadata(known, shipped, base)
+    metadata["recipe"] = _recipe(adapter, file_type, metadata)
+    if not _is_current(path, metadata["recipe"]):
+        build_model(
+            find_base_gguf(base),
+            adapter,
+            path,
+            file_type,
+            metadata=metadata,
+            chat_template=chat_template(),
+            progress=progress,
+        )
     return path
+
+
+def _recipe(adapter: Path, file_type: str, metadata: dict[str, Any]) -> str:
+    """A hash over what this installation would build, found without reading the base: its hash is in ``base.json``."""
+    digest = hashlib.sha256(json.dumps([file_type, metadata, chat_template()], sort_keys=True).encode())
+    for name in ("base.json", "adapter_config.json", "adapter_model.safetensors"):
+        path = adapter / name
+        if not path.is_file():
+            raise ModelError(f"The adapter {adapter.name} lacks {name}.", "Reinstall emotion-lrm.")
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _is_current(path: Path, recipe: str) -> bool:
+    try:
+        return path.is_file() and check_header(path).metadata.get("emotion_lrm.recipe") == recipe
+    except (GGUFError, FileError):
+        return False
 
 
 def build_metadata(name: str, shipped: ShippedModel, base: BaseModelConfig) -> dict[str, Any]:
@@ -170,7 +187,7 @@ def installed() -> list[ModelFile]:
     for path in sorted(models_folder().glob("*.gguf")):
         try:
             metadata = check_header(path).metadata
-        except (BadGGUF, FileTrouble):
+        except (GGUFError, FileError):
             continue
         ours = {k.removeprefix("emotion_lrm."): v for k, v in metadata.items() if k.startswith("emotion_lrm.")}
         found.append(ModelFile(path.stem, path, path.stat().st_size, ours))

@@ -44,7 +44,7 @@ def save_adapter(model: Any, folder: Path, facts: dict[str, str], config: TrainC
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.peft_config["default"].base_model_name_or_path = facts["model_id"]
-    model.save_pretrained(str(folder))
+    model.save_pretrained(str(folder), save_embedding_layers=False)
     weights = folder / "adapter_model.safetensors"
     lowered = {name: t.to(torch.bfloat16).contiguous() for name, t in load_file(weights).items()}
     with replacing(weights) as path:

@@ -25,6 +25,8 @@ class DataSettings(Config):
     limit: int | None = None
     soft_labels: Literal["equal", "votes"] = "equal"
     chains: Path | None = Field(None, description="JSONL written by `emotion-lrm data cot`")
+    samples: Path | None = Field(None, description="JSONL of our own texts with label and reasoning")
+    sample_repeats: int = Field(1, ge=1)
     chain_limit: int | None = None
     labels_per_chain: float | None = Field(None, description="label-only examples per chain; null takes all")
     dev_limit: int = 1000
@@ -38,7 +40,9 @@ class TrainConfig(Config):
     init: Path | None = Field(None, description="an adapter folder to start from")
     lora: LoraSettings = LoraSettings()
     data: DataSettings = DataSettings()
-    objective: Literal["restricted", "full"] = "restricted"
+    outside_weight: float = Field(
+        0.1, ge=0, le=1, description="price of label mass on other tokens; 0 restricted, 1 full-vocabulary loss"
+    )
     chain_weight: float = Field(0.5, ge=0)
     epochs: float = Field(1.0, gt=0)
     max_steps: int | None = None

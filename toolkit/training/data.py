@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,17 @@ def load_training(config: TrainConfig, source: Path | None) -> list[Example]:
         from toolkit.corpora.jsonl import read_examples
 
         chains = list(read_examples(config.data.chains))
-    return mix(config, labelled, chains)
+    return mix(config, labelled, chains) + load_samples(config)
+
+
+def load_samples(config: TrainConfig) -> list[Example]:
+    """The texts of ``data.samples`` through the author's lens, ``sample_repeats`` times; none where it names none."""
+    if config.data.samples is None:
+        return []
+    lines = config.data.samples.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    samples = [Example(r["text"], (r["emotion"],), id=r["id"], reasoning=r["reasoning"]) for r in rows]
+    return samples * config.data.sample_repeats
 
 
 def load_dev(config: TrainConfig, source: Path | None) -> list[Example]:

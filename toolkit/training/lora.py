@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,7 @@ class Trainer:
         batch = collate(rows, trie)
         states = hidden_states(self.decoder, frame, batch.tokens.to(self.model.device))
         whole = n_rows or len(rows)
-        label = label_loss(states, self.head, batch, trie, self.config.objective == "full") * len(rows) / whole
+        label = label_loss(states, self.head, batch, trie, self.config.outside_weight) * len(rows) / whole
         answer = answer_loss(states, self.head, batch) * sum(row.chain for row in rows) / whole
         parts = {"label_loss": float(label.detach()), "answer_loss": float(answer.detach())}
         return label + self.config.chain_weight * answer, parts
@@ -120,7 +121,7 @@ class Trainer:
             frame, trie = self.encoder.frames[rows[0].lens], self.encoder.tries[rows[0].lens]
             batch = collate(rows, trie)
             states = hidden_states(self.decoder, frame, batch.tokens.to(self.model.device))
-            loss += float(label_loss(states, self.head, batch, trie, False)) * len(rows)
+            loss += float(label_loss(states, self.head, batch, trie, 0.0)) * len(rows)
             guess = label_posterior(states.cpu(), self.head.cpu(), batch, trie).argmax(1)
             right += sum(bool(row.target[g] > 0) for row, g in zip(rows, guess, strict=True))
             count += len(rows)
@@ -143,20 +144,16 @@ class Trainer:
         return Checkpoint(step, self.optimizer.masters, self.optimizer.adam.state_dict(), torch.get_rng_state())
 
 
-def prepare(config: TrainConfig, examples: list[Example], dev: list[Example]) -> Trainer:
-    """Load the base model, put the adapter on it and encode the examples."""
+def put_adapter(config: TrainConfig, model: Any) -> Any:
+    """The model with a fresh adapter, or with the one that ``config.init`` names, ready to train."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
-    torch.manual_seed(config.seed)
-    dtype = choose_precision(config.precision)
-    model, backend, facts = load_base_weights(load_base(config.base), dtype)
-    if torch.cuda.is_available():
-        model = model.to("cuda")
-    if config.init is not None:
-        wrapped = PeftModel.from_pretrained(
-            model, str(config.init), is_trainable=True, autocast_adapter_dtype=False, torch_device="cpu"
-        )
-    else:
+    with warnings.catch_warnings():
+        # peft still asks for an attribute that transformers has renamed
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        if config.init is not None:
+            where = {"torch_device": str(model.device), "autocast_adapter_dtype": False}
+            return PeftModel.from_pretrained(model, str(config.init), is_trainable=True, **where)
         lora = LoraConfig(
             r=config.lora.rank,
             lora_alpha=config.lora.alpha,
@@ -164,10 +161,20 @@ def prepare(config: TrainConfig, examples: list[Example], dev: list[Example]) ->
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
-        wrapped = get_peft_model(model, lora, autocast_adapter_dtype=False)
+        return get_peft_model(model, lora, autocast_adapter_dtype=False)
+
+
+def prepare(config: TrainConfig, examples: list[Example], dev: list[Example]) -> Trainer:
+    """Load the base model, put the adapter on it and encode the examples."""
+    torch.manual_seed(config.seed)
+    dtype = choose_precision(config.precision)
+    model, backend, facts = load_base_weights(load_base(config.base), dtype)
+    if torch.cuda.is_available():
+        model = model.to("cuda")
     encoder = Encoder(HFTokenizer(backend), config.max_tokens)
     if not examples:
         raise UsageError("There is nothing to learn from.", "Check data.split and data.limit.")
+    wrapped = put_adapter(config, model)
     return Trainer(config, wrapped, encoder, [encoder(e) for e in examples], [encoder(e) for e in dev], facts)
 
 

@@ -87,33 +87,33 @@ def hidden_states(decoder: Any, frame: Frame, tokens: Tensor) -> Tensor:
     return states.reshape(-1, states.shape[-1])  # type: ignore[no-any-return]
 
 
-def label_loss(states: Tensor, head: Tensor, batch: Batch, trie: LabelTrie, full_vocabulary: bool) -> Tensor:
+def label_loss(states: Tensor, head: Tensor, batch: Batch, trie: LabelTrie, outside: float) -> Tensor:
     """Mean cross-entropy of the label along the trie.
 
-    At every branching point the softmax runs over the tokens that the grammar allows there, or with
-    ``full_vocabulary`` over all of ``head`` (vocabulary, width).
+    At every branching point the softmax runs over the tokens that the grammar allows there. To it comes ``outside``
+    times the negative log of the share that those tokens have in the whole vocabulary of ``head`` (vocabulary,
+    width): at 0 that mass is free, at 1 the sum is the ordinary full-vocabulary cross-entropy.
     """
     device = states.device
     weight = torch.tensor([row.weight for row in batch.rows], device=device)
     target = torch.from_numpy(_fold(trie, 0, np.stack([row.target for row in batch.rows]))).to(device)
-    root = _cross_entropy(states[batch.label_index.to(device)], head, trie.branches[0].tokens, target, full_vocabulary)
+    root = _cross_entropy(states[batch.label_index.to(device)], head, trie.branches[0].tokens, target, outside)
     total = (root * weight).sum()
     for branch, (where, shares, mass) in batch.branch_index.items():
         at = states[where.to(device)]
-        losses = _cross_entropy(at, head, trie.branches[branch].tokens, shares.to(device), full_vocabulary)
+        losses = _cross_entropy(at, head, trie.branches[branch].tokens, shares.to(device), outside)
         total = total + (losses * mass.to(device)).sum()
     return total / weight.sum().clamp_min(1e-9)
 
 
-def _cross_entropy(
-    states: Tensor, head: Tensor, allowed: tuple[int, ...], target: Tensor, full_vocabulary: bool
-) -> Tensor:
+def _cross_entropy(states: Tensor, head: Tensor, allowed: tuple[int, ...], target: Tensor, outside: float) -> Tensor:
     tokens = torch.tensor(allowed, device=head.device)
-    if full_vocabulary:
-        logs = F.log_softmax((states @ head.T).float(), -1)[:, tokens]
-    else:
-        logs = F.log_softmax((states @ head[tokens].T).float(), -1)
-    return -(target * logs).sum(-1)
+    if not outside:
+        return -(target * F.log_softmax((states @ head[tokens].T).float(), -1)).sum(-1)
+    logits = (states @ head.T).float()
+    within = logits[:, tokens]
+    loss = -(target * F.log_softmax(within, -1)).sum(-1)
+    return loss + outside * (logits.logsumexp(-1) - within.logsumexp(-1))
 
 
 def answer_loss(states: Tensor, head: Tensor, batch: Batch) -> Tensor:

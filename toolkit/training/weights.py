@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from convert.files import sha256_of
+from convert.header import check_header
+from convert.hf_tokenizer import correct_pre_tokenizer
 from toolkit.base import BaseModelConfig, find_base_gguf
 from toolkit.errors import ModelError
 
@@ -46,12 +48,19 @@ def load_base_weights(base: BaseModelConfig, dtype: torch.dtype) -> tuple[Any, A
 def load_gguf(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     """A GGUF as a dequantized transformers model and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # two bars for a load of a second
 
     where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    # Eager attention: on a CPU and for texts this short its backward pass takes half the time of SDPA's.
     model = AutoModelForCausalLM.from_pretrained(
         **where, dtype=dtype, quantization_config=GgufConfig(dequantize=True), attn_implementation="eager"
     )
-    return model, AutoTokenizer.from_pretrained(**where)
+    tokenizer = AutoTokenizer.from_pretrained(**where)
+    # transformers forgets the step that splits numbers into digits; llama.cpp does not.
+    correct_pre_tokenizer(tokenizer, str(check_header(path).metadata["tokenizer.ggml.pre"]))
+    return model, tokenizer
 
 
 def _checked_hash(base: BaseModelConfig, path: Path) -> str:

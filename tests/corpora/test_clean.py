@@ -1,0 +1,95 @@
+"""Each filter says no for its own reason, and the report counts what happened."""
+
+from __future__ import annotations
+
+import pytest
+
+from toolkit.contract.example import Example
+from toolkit.corpora.clean import (
+    CleanConfig,
+    Filter,
+    build_filters,
+    clean,
+    exact_duplicates,
+    foreign,
+    links,
+    masks_only,
+    near_duplicates,
+    repeats,
+    too_short,
+)
+
+
+def example(text: str) -> Example:
+    return Example(text, ("joy",))
+
+
+@pytest.mark.parametrize(
+    ("judge", "text", "reason"),
+    [
+        (too_short(2), "Hi", "too short"),
+        (too_short(1), "...", "too short"),
+        (masks_only, "[NAME] [RELIGION]!", "nothing but masks"),
+        (links(0.3, 0.5), "see https://example.org/a", "mostly links"),
+        (repeats(0.7), "spam spam spam spam spam spam egg", "one word over and over"),
+        (foreign(0.3), "Это просто какой-то текст ok", "hardly any English letters"),
+    ],
+)
+def test_a_filter_drops_for_its_reason(judge: Filter, text: str, reason: str) -> None:
+    finding = judge(example(text))
+    assert finding is not None
+    assert (finding.reason, finding.factor) == (reason, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("judge", "text"),
+    [
+        (too_short(1), "😂"),
+        (too_short(1), ":)"),
+        (masks_only, "[NAME] won"),
+        (masks_only, "[NAME] 😂"),
+        (links(0.3, 0.5), "no link at all here"),
+        (repeats(0.7), "no no no"),
+        (foreign(0.3), "My café is naïve"),
+        (foreign(0.3), "123 !!!"),
+    ],
+)
+def test_a_filter_keeps_what_is_fine(judge: Filter, text: str) -> None:
+    assert judge(example(text)) is None
+
+
+def test_a_link_in_a_longer_text_lowers_the_weight() -> None:
+    finding = links(0.3, 0.5)(example("I wrote it all down at https://example.org for you"))
+    assert finding is not None
+    assert (finding.reason, finding.factor) == ("holds a link", 0.5)
+
+
+def test_a_second_copy_is_dropped_and_the_first_stays() -> None:
+    kept, report = clean([example("same  text"), example("same text"), example("other text")], [exact_duplicates()])
+    assert [e.text for e in kept] == ["same  text", "other text"]
+    assert report.dropped == {"exact duplicate": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "dropped"),
+    [
+        ("i really LOVE this old song of yours!!!", True),
+        ("I really love this old song of yours, and I play it to my children at night", False),
+        ("Completely different words stand here", False),
+    ],
+)
+def test_near_duplicates_of_another_split_are_dropped(text: str, dropped: bool) -> None:
+    judge = near_duplicates([example("I really love this old song of yours")], 0.8)
+    assert (judge(example(text)) is not None) is dropped
+
+
+def test_the_report_adds_up() -> None:
+    texts = ["...", "a good day", "a good day", "[NAME]", "look at this one on https://example.org today please"]
+    kept, report = clean([example(t) for t in texts], build_filters(CleanConfig()))
+    assert [e.weight for e in kept] == [1.0, 0.5]
+    result = report.to_dict()
+    assert result["read"] == 5
+    assert result["read"] == result["kept"] + sum(result["dropped"].values())
+    assert result["weighed_down"] == {"holds a link": 1}
+    assert result["examples"]["nothing but masks"] == ["[NAME]"]
+    assert result["labels_kept"] == {"joy": 2}

@@ -1,0 +1,101 @@
+"""A worker process with a model that answers at once and does what a text tells it to, however bad that is.
+
+Started as ``stand_in:main`` in the place of the real one; protocol, processes, pipes and signals are the real ones.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from convert.errors import GGUFError
+from toolkit.contract.analysis import Analysis
+from toolkit.contract.lens import Lens
+from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.errors import ModelError
+from toolkit.inference.worker_process import serve
+
+BATCH = 8
+
+
+def main() -> None:
+    """Serve the stand-in."""
+    serve(load)
+
+
+def load(wanted: dict[str, Any], progress: Callable[[int, int, str], None]) -> StandIn:
+    """The stand-in; some names stand for models that do not load."""
+    progress(1, 2, "loading")
+    match wanted["model"]:
+        case "missing":
+            raise ModelError("There is no model 'missing'.", "Known: none.")
+        case "damaged":
+            raise GGUFError("damaged.gguf is no GGUF.", "Build it again.")
+        case "surprise":
+            raise ZeroDivisionError("by zero")
+        case "stillborn":
+            os.abort()
+        case str() as name if name.startswith("once:"):  # dies while loading for the second time
+            mark = Path(name.removeprefix("once:"))
+            if mark.exists():
+                os.abort()
+            mark.touch()
+    return StandIn()
+
+
+class StandIn:
+    """Reads ``BATCH`` texts at a time; the analysis says which texts were read together."""
+
+    name = "stand-in"
+    lenses = (Lens.AUTHOR, Lens.READER)
+
+    def analyze_many(self, texts: Iterable[str | None], *, lens: Lens, taxonomy: str, mode: str) -> Iterator[Analysis]:
+        """Analyses in order; a None among the texts ends a batch."""
+        batch: list[str] = []
+        for text in texts:
+            if text is not None:
+                batch.append(text)
+            if batch and (text is None or len(batch) == BATCH):
+                yield from self._read(batch, lens, taxonomy, mode)
+                batch = []
+        yield from self._read(batch, lens, taxonomy, mode)
+
+    def _read(self, batch: list[str], lens: Lens, taxonomy: str, mode: str) -> Iterator[Analysis]:
+        for text in batch:
+            obey(text)
+        for text in batch:
+            yield self._analysis(text, f"Read with {len(batch)} by {os.getpid()}.", lens, taxonomy, mode)
+
+    def _analysis(self, text: str, reasoning: str, lens: Lens, taxonomy: str, mode: str) -> Analysis:
+        labels = load_taxonomy(taxonomy).labels
+        scores = {label: 1.0 / len(labels) for label in labels}
+        return Analysis(
+            text, lens, taxonomy, mode, labels[0], labels[0], scores[labels[0]], False, (labels[0],), scores, 1.0, 0.0,
+            reasoning, (), self.name,
+        )  # fmt: skip
+
+
+def obey(text: str) -> None:
+    """Do what the first word of a text says."""
+    word, _, rest = text.partition(" ")
+    match word:
+        case "abort":
+            os.write(2, b"GGML_ASSERT(n_tokens > 0) failed\n")
+            os.abort()
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "kill-once":
+            if not Path(rest).exists():
+                Path(rest).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        case "raise":
+            raise ModelError("llama.cpp could not evaluate a batch.", "Report this.")
+        case "print":
+            os.write(1, b"native code prints\n")
+            print("so does Python")
+        case "sleep":
+            time.sleep(float(rest))

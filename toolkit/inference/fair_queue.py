@@ -1,0 +1,80 @@
+"""What waits in the parent for a worker: callers take turns, however much one of them has asked for."""
+
+from __future__ import annotations
+
+from asyncio import TimerHandle
+from collections import deque
+from collections.abc import Hashable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from toolkit.contract.analysis import Analysis
+from toolkit.inference.protocol import Request
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One request with whoever waits for it.
+
+    Attributes:
+        caller: jobs of the same caller are served in order, and callers in turn.
+        begun: whether the engine has it, so that it may be what ended a worker.
+        deaths: how many workers ended while they had it.
+        timer: what ends it when its time is over.
+    """
+
+    request: Request
+    future: Future[Analysis]
+    caller: Hashable
+    begun: bool = False
+    deaths: int = 0
+    timer: TimerHandle | None = None
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for it any more: cancelled or out of time."""
+        return self.future.done()
+
+
+class FairQueue:
+    """Jobs by caller; each :meth:`take` serves the caller that has waited longest. For one thread."""
+
+    def __init__(self) -> None:
+        self._callers: dict[Hashable, deque[Job]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._callers.values()))
+
+    def put(self, job: Job) -> None:
+        """Let a job wait behind the others of its caller."""
+        self._callers.setdefault(job.caller, deque()).append(job)
+
+    def put_back(self, job: Job) -> None:
+        """Let a job that was taken wait again, before the others of its caller."""
+        self._callers.setdefault(job.caller, deque()).appendleft(job)
+
+    def take(self) -> Job | None:
+        """The next job that somebody still waits for, or None."""
+        while self._callers:
+            caller, jobs = next(iter(self._callers.items()))
+            del self._callers[caller]
+            job = jobs.popleft()
+            if jobs:
+                self._callers[caller] = jobs  # now the last in turn
+            if not job.abandoned:
+                return job
+        return None
+
+    def remove(self, job: Job) -> None:
+        """Forget a job, if it is here."""
+        jobs = self._callers.get(job.caller)
+        if jobs and job in jobs:
+            jobs.remove(job)
+            if not jobs:
+                del self._callers[job.caller]
+
+    def drain(self) -> list[Job]:
+        """Take everything."""
+        jobs = [job for waiting in self._callers.values() for job in waiting]
+        self._callers.clear()
+        return jobs

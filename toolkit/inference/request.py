@@ -1,0 +1,60 @@
+"""What a caller may ask of a model, checked without loading one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from toolkit.contract.lens import Lens, check_pair, parse_lens
+from toolkit.errors import UsageError
+
+MODES = ("fast", "explain")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How texts are to be read. Requests with the same wish share batches."""
+
+    lens: Lens
+    taxonomy: str
+    mode: str
+
+
+def check_wish(lens: Lens | str, taxonomy: str | None, mode: str, known: Sequence[Lens], model: str) -> Wish:
+    """The wish with its default taxonomy filled in.
+
+    Args:
+        known: the lenses that the model named ``model`` has learned.
+
+    Raises:
+        UsageError: for a lens, a taxonomy or a mode that cannot be had.
+    """
+    lens = check_lens(lens, known, model)
+    taxonomy = taxonomy or lens.native
+    check_pair(lens, taxonomy)
+    if mode not in MODES:
+        raise UsageError(f"There is no mode {mode!r}.", f"Use {' or '.join(MODES)}.")
+    return Wish(lens, taxonomy, mode)
+
+
+def check_lens(lens: Lens | str, known: Sequence[Lens], model: str) -> Lens:
+    """The lens, if the model named ``model`` has learned it.
+
+    Raises:
+        UsageError: naming the lenses in ``known``.
+    """
+    lens = parse_lens(str(lens))
+    if lens not in known:
+        raise UsageError(f"The model {model} has not learned the lens {lens}.", f"It knows: {', '.join(known)}.")
+    return lens
+
+
+def refuse_empty(text: str) -> str:
+    """The text itself.
+
+    Raises:
+        UsageError: where it holds nothing but white space.
+    """
+    if not text.strip():
+        raise UsageError("The text is empty.", "Pass at least one word.")
+    return text

@@ -1,0 +1,257 @@
+"""One worker process, kept alive: what it was doing when it died is done once more, each text alone.
+
+Everything here runs in one thread with an asyncio loop, which also starts the process: Linux ends a process that asked
+for it when the *thread* that started it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import tempfile
+import time
+from asyncio.subprocess import PIPE, Process
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, InvalidStateError
+from pathlib import Path
+from typing import IO, Any
+
+from convert.errors import ConvertError
+from toolkit.contract.analysis import Analysis
+from toolkit.errors import EmotionLRMError
+from toolkit.inference.boot import python_command
+from toolkit.inference.fair_queue import FairQueue, Job
+from toolkit.inference.protocol import WorkerDiedError, analysis_from, decode, encode, error_from
+
+log = logging.getLogger(__name__)
+
+AHEAD = 32  # requests that lie ready in the worker while it decodes as many
+STALL = 30.0  # seconds of silence after which a worker that is stuck in an abandoned text is replaced
+STARTS = 3  # times in a row that a worker may fail to start
+ENTRY = "toolkit.inference.worker_process:main"
+
+Failure = EmotionLRMError | ConvertError
+Tell = Callable[[dict[str, Any]], None]
+
+
+class Supervisor:
+    """Starts the worker, feeds it from a queue that it may share with others, and starts it again when it dies.
+
+    Args:
+        wanted: what the worker is to load.
+        queue: where requests wait.
+        tell: hears what the worker says before it is ready, and ``{"failed": ...}`` when it cannot be had.
+    """
+
+    def __init__(self, wanted: Mapping[str, Any], queue: FairQueue, tell: Tell) -> None:
+        self._wanted, self._queue, self._tell = dict(wanted), queue, tell
+        self._running: dict[int, Job] = {}
+        self._suspects: deque[Job] = deque()
+        self._changed = asyncio.Event()
+        self._heard = time.monotonic()
+        self._closing = self._ready = False
+        self._process: Process | None = None
+        self._blameless = False
+        self._folder = Path.cwd()  # a relative path still means the same when a worker is started again
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the worker that runs now."""
+        return self._process.pid if self._process else None
+
+    async def run(self) -> Failure | None:
+        """Keep a worker until :meth:`close`, which returns None, or until it cannot be started any more."""
+        failures = 0
+        outcome: Failure | None = None
+        while not self._closing and failures < STARTS:
+            self._ready = False
+            with tempfile.TemporaryFile() as stderr:
+                outcome = await self._life(stderr)
+            if self._closing:
+                break
+            failures = 0 if self._ready else failures + 1
+            self._bury(str(outcome))
+            if not isinstance(outcome, WorkerDiedError):
+                break  # it said itself why it cannot start: another attempt would say the same
+            await asyncio.sleep(0.1 * failures)
+        if self._closing:
+            return None
+        self._tell({"failed": outcome})
+        return outcome
+
+    def close(self) -> None:
+        """Let the worker go; whoever still waits must be told by the owner."""
+        self._closing = True
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    def wake(self) -> None:
+        """Look at the queue again."""
+        self._changed.set()
+
+    def abandon(self, job: Job) -> None:
+        """Nobody waits for a job any more: keep the worker from beginning it, if it has it and has not."""
+        pipe = self._process.stdin if self._process else None
+        if job.request.number in self._running and not job.begun and pipe and not pipe.is_closing():
+            pipe.write(encode({"drop": job.request.number}))
+
+    def check_stall(self) -> None:
+        """Replace a worker that has been silent for long while it holds a text that nobody waits for."""
+        held = any(job.abandoned and job.begun for job in self._running.values())
+        if held and time.monotonic() - self._heard > STALL and self._process is not None:
+            self._blameless = True
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    def drain(self) -> list[Job]:
+        """Take every job that is here."""
+        jobs = [*self._running.values(), *self._suspects]
+        self._running.clear()
+        self._suspects.clear()
+        return jobs
+
+    # One life of the worker
+
+    async def _life(self, stderr: IO[bytes]) -> Failure:
+        """Start a worker and serve it until it ends; returns how it ended."""
+        environ = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # an abort would call a debugger first
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *python_command(ENTRY),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=stderr,
+                env=environ,
+                cwd=self._folder,
+                limit=1 << 24,
+            )
+        except OSError as error:
+            return WorkerDiedError(f"No worker process can be started: {error}.", "Close other programs.")
+        self._process, failed = process, None
+        if self._closing:
+            self.close()
+        feeding = asyncio.create_task(self._feed(process))
+        try:
+            failed = await self._listen(process)
+        finally:
+            feeding.cancel()
+            with contextlib.suppress(asyncio.CancelledError, OSError):
+                await feeding
+            code = await _end(process)
+        return failed or WorkerDiedError(f"The worker process ended with {_cause(code, stderr)}.", _REPORT)
+
+    async def _listen(self, process: Process) -> Failure | None:
+        """Take messages until the worker's output ends; returns the failure that it reported, if it did."""
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            if not line.endswith(b"\n"):
+                break  # it died in the middle of a word
+            self._heard = time.monotonic()
+            message = decode(line)
+            if "failed" in message:
+                return error_from(message["failed"])
+            if "id" in message:
+                self._settle(message)
+            elif "begun" in message:
+                self._running[message["begun"]].begun = True
+            else:
+                self._ready |= "ready" in message
+                self._tell(message)
+            self._changed.set()
+        return None
+
+    def _settle(self, message: Mapping[str, Any]) -> None:
+        job = self._running.pop(message["id"])
+        if "analysis" in message:
+            succeed(job.future, analysis_from(message["analysis"], job.request.text))
+        elif "error" in message:
+            fail(job.future, error_from(message["error"]))
+
+    async def _feed(self, process: Process) -> None:
+        """Send the worker requests, a bounded number ahead of what its engine has begun."""
+        assert process.stdin is not None
+        process.stdin.write(encode({"load": {**self._wanted, "parent": os.getpid()}}))
+        while True:
+            job = self._next() if self._ready else None
+            if job is None:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            self._running[job.request.number] = job
+            process.stdin.write(encode(job.request.to_message()))
+            await process.stdin.drain()
+
+    def _next(self) -> Job | None:
+        """A job to send now; one that may have ended a worker is sent only when nothing else runs."""
+        while self._suspects and self._suspects[0].abandoned:
+            self._suspects.popleft()
+        if self._suspects:
+            return None if self._running else self._suspects.popleft()
+        ahead = 0
+        for job in self._running.values():
+            if job.deaths:
+                return None
+            ahead += not job.begun
+        return self._queue.take() if ahead < AHEAD else None
+
+    def _bury(self, cause: str) -> None:
+        """Blame the worker's end on what its engine had; the rest waits again as if nothing had happened."""
+        jobs, self._running = list(self._running.values()), {}
+        blamed = [] if self._blameless else [job for job in jobs if job.begun] or jobs
+        self._blameless = False
+        if jobs:
+            log.info("%s %d texts are read again.", cause, len(jobs))
+        for job in reversed(jobs):
+            job.begun = False
+            if job not in blamed:
+                self._queue.put_back(job)
+            elif job.deaths:
+                fail(job.future, WorkerDiedError(f"The text ended the worker process twice. {cause}", _LEAVE_OUT))
+            else:
+                job.deaths = 1
+                self._suspects.appendleft(job)
+
+
+_REPORT = "Try again; if it happens again, run: emotion-lrm doctor"
+_LEAVE_OUT = "Leave this text out, and report it with the text."
+
+
+async def _end(process: Process) -> int:
+    """Make sure that a process is gone and its pipes are closed; returns its exit code."""
+    assert process.stdin is not None
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()  # its output has ended, so it is dying or has nothing more to say
+    code = await process.wait()
+    process.stdin.close()
+    with contextlib.suppress(OSError):
+        await process.stdin.wait_closed()
+    return code
+
+
+def _cause(code: int, stderr: IO[bytes]) -> str:
+    """A signal's name or an exit code, and the last thing that was printed."""
+    stderr.seek(0, os.SEEK_END)
+    stderr.seek(max(0, stderr.tell() - 4096))
+    said = [line.strip() for line in stderr.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    try:
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    except ValueError:
+        name = f"signal {-code}"
+    return f"{name}: {said[-1][:300]}" if said else name
+
+
+def succeed(future: Future[Analysis], analysis: Analysis) -> None:
+    """Give a result to a future that may just have been cancelled."""
+    with contextlib.suppress(InvalidStateError):
+        future.set_result(analysis)
+
+
+def fail(future: Future[Analysis], error: Exception) -> None:
+    """Give a failure to a future that may just have been cancelled."""
+    with contextlib.suppress(InvalidStateError):
+        future.set_exception(error)

@@ -1,0 +1,94 @@
+"""The worker process: it loads one model, reads requests from its input and writes answers to its output.
+
+Native code may write to the standard output and may end the process; so the answers have a descriptor of their own,
+and a thread that watches the input ends the process as soon as the parent is gone, whatever native code is doing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from toolkit.inference.protocol import decode, encode, error_message, request_from
+from toolkit.inference.turns import Inbox, Model, Send, take_turns
+
+Progress = Callable[[int, int, str], None]
+Load = Callable[[dict[str, Any], Progress], Model]
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Serve the model that the first message names."""
+    serve(load_model)
+
+
+def serve(load: Load) -> None:
+    """Load with ``load`` what the first message names, then answer requests until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole foreground group; the parent decides
+    requests, send = sys.stdin.buffer, _own_output()
+    wanted: dict[str, Any] = decode(requests.readline())["load"]
+    _die_with(wanted.pop("parent"))
+    inbox = Inbox()
+    threading.Thread(target=_listen, args=(requests, inbox, send), daemon=True).start()
+    try:
+        model = load(wanted, lambda done, total, step: send({"progress": [done, total, step]}))
+    except Exception as error:
+        send({"failed": error_message(error)})
+        os._exit(1)
+    send({"ready": {"name": model.name, "lenses": list(model.lenses)}})
+    take_turns(model, inbox, send)
+
+
+def load_model(wanted: dict[str, Any], progress: Progress) -> Model:
+    """The model of the toolkit."""
+    from toolkit.inference.model import EmotionModel
+
+    return EmotionModel.load(**wanted, progress=progress)
+
+
+def _listen(requests: BinaryIO, inbox: Inbox, send: Send) -> None:
+    try:
+        for line in requests:
+            message = decode(line)
+            if "drop" not in message:
+                inbox.put(request_from(message))
+            elif inbox.drop(message["drop"]):
+                send({"id": message["drop"], "dropped": True})
+    finally:
+        os._exit(0)  # the parent closed the pipe or is dead; native code needs no farewell
+
+
+def _own_output() -> Send:
+    """A function that writes a message; from now on whatever prints goes to the standard error."""
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def send(message: dict[str, Any]) -> None:
+        line = encode(message)
+        try:
+            with lock:
+                while line:
+                    line = line[answers.write(line) or 0 :]
+        except BrokenPipeError:
+            os._exit(0)
+
+    return send
+
+
+def _die_with(parent: int) -> None:
+    """Ask Linux to kill this process with its parent: another copy of our input's writing end would hide its death."""
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    except (OSError, AttributeError):
+        return  # the end of the input remains
+    if os.getppid() != parent:
+        os._exit(0)  # it died before we asked
