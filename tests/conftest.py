@@ -12,7 +12,7 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 
-USER_SETTINGS = ("CONFIG", "MODEL", "LENS", "TAXONOMY", "MODE", "THREADS", "GPU_LAYERS", "BASE")
+USER_SETTINGS = ("CONFIG", "MODEL", "LENS", "TAXONOMY", "MODE", "THREADS", "GPU_LAYERS", "ADAPTER", "BASE")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,9 +12,11 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 import toolkit
+from toolkit.cli import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("toolkit", "convert")
@@ -113,6 +115,22 @@ def test_runtime_needs_no_training_packages() -> None:
     names = {re.split(r"[^\w.-]", requirement)[0].lower() for requirement in project["dependencies"]}
     assert not names & {"torch", "transformers", "datasets", "peft", "scikit-learn", "scipy", "pandas"}
     assert "llama-cpp-python==" in " ".join(project["dependencies"])
+
+
+def test_readme_shows_only_what_is_there() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert '    pip install ".[local]" && emotion-lrm "I feel disappointed and ignored..."' in lines
+    assert '    pip install ".[dev]" && pytest' in lines
+    present = "\n".join(line for line in lines if "planned" not in line)
+    named = re.findall(r"(?<![\w./])(?:toolkit|convert|prompts|data|models|tests)/[\w./-]*\w", present)
+    written = ("data/raw", "data/processed", "models/runs")
+    assert not [name for name in named if not name.startswith(written) and not (ROOT / name).exists()]
+    commands = re.findall(r"emotion-lrm ([a-z]+)(?: ([a-z]+))?", present)
+    assert {"analyze", "evaluate", "train"} <= {name for name, _ in commands}
+    for name, inner in commands:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None, name
+        assert not isinstance(command, click.Group) or inner in command.commands, f"{name} {inner}"
 
 
 # A home folder, where packages come from, options that point pip elsewhere.

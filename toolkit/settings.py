@@ -32,6 +32,7 @@ class Settings(Config):
     mode: Literal["fast", "explain"] = "explain"
     threads: int | None = Field(None, ge=1)
     gpu_layers: int = Field(0, ge=-1)
+    adapter: str | None = None
 
 
 def config_file(environ: Mapping[str, str] = os.environ) -> Path:
@@ -85,6 +86,7 @@ _OPTIONS = (
     click.option(
         "--gpu-layers", type=click.IntRange(-1), metavar="N", help="Layers on a GPU, -1 for all.  [default: 0]"
     ),
+    click.option("--adapter", metavar="FILE", help="A GGUF-LoRA to add to the model."),
 )
 
 
@@ -110,16 +112,24 @@ def is_quiet() -> bool:
 @contextmanager
 def open_model(settings: Settings) -> Iterator[EmotionModel]:
     """The model that the settings name; its first build shows progress on standard error unless ``-q`` was given."""
-    from toolkit.inference.model import EmotionModel
-
-    with Progress("Building the model; this happens once and takes about a minute.") as progress:
-        model = EmotionModel.load(
-            settings.model, threads=settings.threads, gpu_layers=settings.gpu_layers, progress=progress
-        )
+    model = _load_native(settings)
     try:
         yield model
     finally:
         model.close()
+
+
+def _load_native(settings: Settings) -> EmotionModel:
+    from toolkit.inference.model import EmotionModel
+
+    with Progress("Building the model; this happens once and takes about a minute.") as progress:
+        return EmotionModel.load(
+            settings.model,
+            threads=settings.threads,
+            gpu_layers=settings.gpu_layers,
+            adapter=settings.adapter,
+            progress=progress,
+        )
 
 
 class Progress:

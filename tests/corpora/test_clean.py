@@ -5,17 +5,16 @@ from __future__ import annotations
 import pytest
 
 from toolkit.contract.example import Example
-from toolkit.corpora.clean import (
-    CleanConfig,
+from toolkit.corpora.clean import CleanConfig, build_filters, clean
+from toolkit.corpora.duplicates import exact_duplicates, near_copies, near_duplicates
+from toolkit.corpora.filters import (
     Filter,
-    build_filters,
-    clean,
-    exact_duplicates,
     foreign,
     links,
     masks_only,
-    near_duplicates,
+    other_language,
     repeats,
+    spam,
     too_short,
 )
 
@@ -33,6 +32,10 @@ def example(text: str) -> Example:
         (links(0.3, 0.5), "see https://example.org/a", "mostly links"),
         (repeats(0.7), "spam spam spam spam spam spam egg", "one word over and over"),
         (foreign(0.3), "Это просто какой-то текст ok", "hardly any English letters"),
+        (spam, "I’m a bot, and this action was performed for you", "spam or a bot"),
+        (spam, "Use code HAPPY22 at my shop", "spam or a bot"),
+        (other_language(0.3), "Ich bin nicht so alt und das ist gut", "another language"),
+        (other_language(0.3), "Muchas gracias por todo, pero no es para mí", "another language"),
     ],
 )
 def test_a_filter_drops_for_its_reason(judge: Filter, text: str, reason: str) -> None:
@@ -52,6 +55,9 @@ def test_a_filter_drops_for_its_reason(judge: Filter, text: str, reason: str) ->
         (repeats(0.7), "no no no"),
         (foreign(0.3), "My café is naïve"),
         (foreign(0.3), "123 !!!"),
+        (spam, "My code is awful and I buy nothing now"),
+        (other_language(0.3), "My abuela said que sera and we all laughed at it"),
+        (other_language(0.3), "Und dann nicht"),
     ],
 )
 def test_a_filter_keeps_what_is_fine(judge: Filter, text: str) -> None:
@@ -81,6 +87,13 @@ def test_a_second_copy_is_dropped_and_the_first_stays() -> None:
 def test_near_duplicates_of_another_split_are_dropped(text: str, dropped: bool) -> None:
     judge = near_duplicates([example("I really love this old song of yours")], 0.8)
     assert (judge(example(text)) is not None) is dropped
+
+
+def test_near_copies_inside_a_split_leave_the_first() -> None:
+    texts = ["I saw 3 dogs in the park today", "I saw 4 dogs in the park TODAY!", "I saw the park", "i saw the park"]
+    kept, report = clean([example(t) for t in texts], [near_copies(0.9)])
+    assert [e.text for e in kept] == [texts[0], texts[2]]
+    assert report.dropped == {"near duplicate": 2}
 
 
 def test_the_report_adds_up() -> None:

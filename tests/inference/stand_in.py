@@ -79,6 +79,19 @@ class StandIn:
         )  # fmt: skip
 
 
+def answers_descriptor() -> int:
+    """The descriptor that carries the answers: the only pipe besides the input that this process writes to."""
+    return max(int(path.name) for path in Path("/proc/self/fd").iterdir() if is_pipe(path))
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether a descriptor in /proc is a pipe."""
+    try:
+        return str(path.readlink()).startswith("pipe:")
+    except FileNotFoundError:  # the descriptor of the listing itself
+        return False
+
+
 def obey(text: str) -> None:
     """Do what the first word of a text says."""
     word, _, rest = text.partition(" ")
@@ -97,5 +110,8 @@ def obey(text: str) -> None:
         case "print":
             os.write(1, b"native code prints\n")
             print("so does Python")
+        case "nonsense":
+            os.write(answers_descriptor(), b"[1, 2]\n")
+            time.sleep(60)
         case "sleep":
             time.sleep(float(rest))

@@ -38,6 +38,8 @@ def test_a_whole_reasoning_is_taken_and_ends_at_the_quotation_mark() -> None:
         ("A “Ignored",),
         ("A “gnored”",),
         ("A “ignor”",),
+        ("A “gnor",),
+        ("A “disappointed and ignored by ",),
         ("A “ ignored”",),
         ("A “”",),
         ("A ”",),

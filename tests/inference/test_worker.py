@@ -150,9 +150,8 @@ class Recorder:
         self,
         texts: Iterator[str | None],
         *,
-        lens: Lens,
-        taxonomy: str,
-        mode: str,  # noqa: ARG002
+        mode: str,
+        **_: object,
     ) -> Iterator[Analysis]:
         count = 0
         for text in texts:
@@ -283,7 +282,7 @@ def test_a_full_queue_says_so(stand_in: None) -> None:  # noqa: ARG001
 
 def test_a_cancelled_request_makes_room_and_is_not_read(worker: WorkerModel, tmp_path: Path) -> None:
     blocking = worker.submit("sleep 0.5")
-    eventually(lambda: next(iter(worker._supervisors[0]._running.values())).begun)
+    eventually(lambda: any(job.begun for job in list(worker._pool.supervisors[0]._running.values())))
     doomed = worker.submit(f"kill-once {tmp_path / 'mark'}")
     pid = worker.pids
     assert doomed.cancel()
@@ -308,7 +307,7 @@ def test_a_worker_that_is_stuck_in_an_abandoned_text_is_replaced(
     worker: WorkerModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "STALL", 0.3)
-    monkeypatch.setattr("toolkit.inference.worker.STALL_CHECK", 0.1)
+    monkeypatch.setattr("toolkit.inference.pool.STALL_CHECK", 0.1)
     first = worker.pids
     with pytest.raises(RequestTimeoutError):
         worker.analyze("sleep 600", timeout=0.2)
@@ -346,6 +345,14 @@ def test_a_text_that_ends_the_worker_twice_fails_and_the_rest_goes_on(
     assert isinstance(failed, WorkerDiedError)
     assert cause in str(failed)
     assert failed.hint
+
+
+def test_a_worker_that_speaks_nonsense_is_replaced(worker: WorkerModel) -> None:
+    first = worker.pids
+    with pytest.raises(WorkerDiedError, match="twice"):
+        worker.analyze("nonsense")
+    assert worker.analyze("text").text == "text"
+    assert worker.pids != first
 
 
 def test_a_text_that_ends_the_worker_once_is_answered(worker: WorkerModel, tmp_path: Path) -> None:

@@ -43,16 +43,37 @@ def data() -> None:
 def prepare(source: Path | None, out: Path, config: Path | None, limit: int | None) -> None:
     """Clean the GoEmotions train split.
 
-    Writes goemotions_clean.jsonl and goemotions_clean_report.json, which counts every reason and shows examples.
+    Writes goemotions_clean.jsonl, goemotions_clean_flags.jsonl with linguistic scores, and the report, which counts
+    every reason and shows examples, as goemotions_clean_report.json and .html. What is there already is not done again.
+    Needs scikit-learn and matplotlib: pip install ".[data]".
     """
-    from toolkit.corpora.jsonl import write_examples
-    from toolkit.corpora.prepare import clean_training, write_report
+    _require_sklearn("Scoring texts")
+    from toolkit.corpora.prepared import prepare as write_clean
 
-    examples, report = clean_training(_settings(config), source, limit)
-    write_examples(out / "goemotions_clean.jsonl", examples)
-    write_report(out / "goemotions_clean_report.json", report.to_dict())
-    click.echo(f"{report.kept:,} of {report.read:,} rows kept; written to {out}.", err=True)
-    _print({"read": report.read, "kept": report.kept, "dropped": dict(report.dropped)})
+    report, before = write_clean(_settings(config), source, out, limit)
+    done = f"already in {out}" if before else f"written to {out}"
+    click.echo(f"{report['kept']:,} of {report['read']:,} rows kept; {done}.", err=True)
+    if report["damaged_rows"]["count"]:
+        click.echo(f"{report['damaged_rows']['count']:,} damaged rows were passed over.", err=True)
+    _print({name: report[name] for name in ("read", "kept", "dropped")})
+
+
+@data.command()
+@_shared
+def explore(source: Path | None, out: Path, config: Path | None, limit: int | None) -> None:  # noqa: ARG001
+    """Draw what the corpora hold.
+
+    Writes goemotions_author_distribution.png, goemotions_balanced_distribution.png, goemotions_cooccurrence.png,
+    empathetic_reader_distribution.png, text_length_distribution.png, and all of them in explore.html, for the corpora
+    that are there. Needs matplotlib: pip install ".[data]".
+    """
+    from toolkit.corpora.explore import explore as draw
+
+    result = draw(source, out, limit)
+    for name in result["missing"]:
+        click.echo(f"{name}: no train split there, left out.", err=True)
+    click.echo(f"{len(result['written'])} files written to {out}.", err=True)
+    _print(result)
 
 
 @data.command()
@@ -63,9 +84,10 @@ def cot(source: Path | None, out: Path, config: Path | None, limit: int | None) 
     Writes goemotions_cot_train.jsonl, goemotions_cot_val.jsonl and goemotions_cot_report.json, which counts every
     rejection. Needs scikit-learn: pip install ".[data]".
     """
-    _require_sklearn()
+    _require_sklearn("Writing chains")
     from toolkit.corpora.cot import write_chains
-    from toolkit.corpora.prepare import clean_training, write_report
+    from toolkit.corpora.prepare import clean_training
+    from toolkit.corpora.prepared import write_report
 
     settings = _settings(config)
     examples, report = clean_training(settings, source, limit)
@@ -83,12 +105,12 @@ def _settings(path: Path | None) -> DataConfig:
     return load_config(DataConfig, path or asset("data", "configs", "goemotions.yaml"))
 
 
-def _require_sklearn() -> None:
+def _require_sklearn(work: str) -> None:
     try:
         import sklearn  # noqa: F401
     except ImportError:
         raise EmotionLRMError(
-            "Writing chains needs the package scikit-learn.", 'Install it with: pip install ".[data]"'
+            f"{work} needs the package scikit-learn.", 'Install it with: pip install ".[data]"'
         ) from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 from toolkit.contract.example import Example
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.corpora.hub import hub_rows
+from toolkit.corpora.tables import Damage, broken_text, find_file, read_lines, refuse
 from toolkit.errors import DataError
 
 SPLITS = ("train", "dev", "test")
@@ -25,26 +26,26 @@ def resolve_source(source: Path | None) -> Path | None:
     return source
 
 
-def read_goemotions(split: str, source: Path | None = None) -> Iterator[Example]:
+def read_goemotions(split: str, source: Path | None = None, damage: Damage | None = None) -> Iterator[Example]:
     """The rows of an official split, in file order.
 
     Args:
         split: ``train``, ``dev`` or ``test``.
         source: a folder ``DIR`` with ``goemotions/{split}.tsv[.gz]``: text, comma-separated label ids, comment id.
+        damage: counts damaged rows, which are then passed over.
 
     Raises:
-        DataError: for a missing split or a damaged row (named by file and line).
+        DataError: for a missing split, and without ``damage`` for a damaged row (named by file and line).
     """
     if split not in SPLITS:
         raise DataError(f"GoEmotions has no split {split!r}.", f"Use one of {', '.join(SPLITS)}.")
     folder = resolve_source(source)
-    yield from _read_hub(split) if folder is None else _read_tsv(_require_split(folder, split))
+    yield from _read_hub(split) if folder is None else _read_tsv(_require_split(folder, split), damage)
 
 
 def find_split(source: Path, split: str) -> Path | None:
     """The file of a split under the corpora folder ``source``, or None where it is not there."""
-    paths = [source / "goemotions" / name for name in (f"{split}.tsv", f"{split}.tsv.gz")]
-    return next((path for path in paths if path.is_file()), None)
+    return find_file([source / "goemotions"], f"{split}.tsv")
 
 
 def _require_split(source: Path, split: str) -> Path:
@@ -57,36 +58,19 @@ def _require_split(source: Path, split: str) -> Path:
     return path
 
 
-def _read_tsv(path: Path) -> Iterator[Example]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8", newline="\n") as lines:
-        for number, line in enumerate(lines, 1):
-            fields = line.rstrip("\r\n").split("\t")
-            try:
-                text, ids, comment = fields
-                yield _example(text, [int(i) for i in ids.split(",")], comment)
-            except (ValueError, IndexError):
-                raise DataError(
-                    f"{path}, line {number}, is no row of text, label ids and comment id.", "Restore the file."
-                ) from None
+def _read_tsv(path: Path, damage: Damage | None) -> Iterator[Example]:
+    for where, fields in read_lines(path):
+        try:
+            text, ids, comment = fields
+            example = _example(text, [int(i) for i in ids.split(",")], comment)
+        except (ValueError, IndexError):
+            refuse(f"{where}, is no row of text, label ids and comment id.", damage)
+        else:
+            yield example
 
 
 def _read_hub(split: str) -> Iterator[Example]:
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise DataError(
-            "No corpora folder was given, and the hub needs the package datasets.",
-            'Set EMOTION_LRM_CORPORA or --source, or install ".[data]".',
-        ) from None
-    name = "validation" if split == "dev" else split
-    try:
-        rows = load_dataset(HUB_ID, "simplified", split=name, revision="refs/convert/parquet")
-    except Exception as error:
-        raise DataError(
-            f"The hub did not give {HUB_ID}: {error}.", "Check the network, or point --source at a local folder."
-        ) from error
-    for row in rows:
+    for row in hub_rows(HUB_ID, "simplified", "validation" if split == "dev" else split):
         yield _example(row["text"], row["labels"], row["id"])
 
 
@@ -94,4 +78,6 @@ def _example(text: str, ids: list[int], comment: str) -> Example:
     names = load_taxonomy("goemotions").labels
     if min(ids) < 0:
         raise IndexError(ids)
+    if broken_text(text):
+        raise ValueError(text)
     return Example(text=text, labels=tuple(names[i] for i in sorted(set(ids))), lens=Lens.AUTHOR, id=comment)

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import yaml
-
-from toolkit.assets import asset
 from toolkit.contract.lens import Lens
+from toolkit.corpora.yaml_assets import read_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ def load_frames() -> Frames:
 
 
 def _read(name: str) -> dict[str, Any]:
-    raw: dict[str, Any] = yaml.safe_load(asset("prompts", "teacher", name).read_text(encoding="utf-8"))
+    raw: dict[str, Any] = read_yaml("prompts", "teacher", name)
     return raw
 
 

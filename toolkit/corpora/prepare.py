@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from convert.files import replacing
 from toolkit.config import Config
 from toolkit.contract.example import Example
+from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.corpora.agreement import (
+    VOTES,
+    Agreement,
+    AgreementConfig,
+    agreed,
+    attach,
+    fuller,
+    low_agreement,
+    read_votes,
+    summarize,
+)
 from toolkit.corpora.clean import CleanConfig, CleaningReport, build_filters, clean
 from toolkit.corpora.cot import CotConfig
 from toolkit.corpora.goemotions import find_split, read_goemotions, resolve_source
+from toolkit.corpora.linguistic import Check, LinguisticConfig, check_texts, drop_flagged
+from toolkit.corpora.neutral import NeutralConfig, cap_neutral, mostly_neutral
+from toolkit.corpora.ratings import Rating, find_ratings, read_ratings
+from toolkit.corpora.tables import Damage, find_file
 
 
 class DataConfig(Config):
-    """One file for the corpora commands: how to clean, and how to choose and judge chains."""
+    """One file for the corpora commands: agreement, cleaning, neutral texts, flags, and chains."""
 
+    agreement: AgreementConfig = AgreementConfig()
     clean: CleanConfig = CleanConfig()
+    neutral: NeutralConfig = NeutralConfig()
+    linguistic: LinguisticConfig = LinguisticConfig()
     cot: CotConfig = CotConfig()
+
+
+@dataclass
+class Raters:
+    """What is known of the raters: the ratings, agreement by comment id, and the raters left out."""
+
+    ratings: list[Rating] = field(default_factory=list)
+    agreements: Mapping[str, Agreement] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
 
 
 def clean_training(
@@ -33,19 +59,54 @@ def clean_training(
         limit: read only this many rows.
 
     Raises:
-        DataError: where the train split is missing or damaged.
+        DataError: where neither the train split nor a per-rater release is there, or a column is missing.
     """
-    rows = itertools.islice(read_goemotions("train", source), limit)
-    return clean(rows, build_filters(config.clean, _held_out(source)))
+    report = CleaningReport()
+    raters = load_raters(config.agreement, source, report.damage)
+    rows = itertools.islice(_training_rows(config, source, raters, report.damage), limit)
+    filters = [low_agreement(raters.agreements, config.agreement), mostly_neutral(config.neutral)]
+    filters += build_filters(config.clean, _held_out(source, report.damage))
+    kept, report = clean(attach(rows, raters.agreements, config.agreement), filters, report)
+    report.raters_left_out = sorted(raters.left_out)
+    kept = cap_neutral(kept, report, config.neutral)
+    if config.linguistic.drop:
+        kept = drop_flagged(kept, flag(kept, config.linguistic), report, config.linguistic)
+    return kept, report
 
 
-def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Write ``report`` as JSON, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def flag(examples: Sequence[Example], config: LinguisticConfig) -> list[Check]:
+    """The linguistic scores of every text, read by a model fitted on the other folds."""
+    from toolkit.corpora.lexicon import FoldedLexicon
+
+    if not examples:
+        return []
+    labels = load_taxonomy(examples[0].lens.native).labels
+    return check_texts(examples, FoldedLexicon(examples, labels, config.folds), config)
 
 
-def _held_out(source: Path | None) -> list[Example]:
+def load_raters(config: AgreementConfig, source: Path | None, damage: Damage | None = None) -> Raters:
+    """What is known of the raters: from the per-rater release, from a table of votes, for each text the fuller one.
+
+    From the hub this is the per-rater release; a folder may lack both.
+    """
+    folder = resolve_source(source)
+    ratings = list(read_ratings(source, damage)) if folder is None or find_ratings(folder) else []
+    agreements, left_out = summarize(ratings, config)
+    votes = find_file([folder / "goemotions"], VOTES) if folder else None
+    if votes is not None:
+        agreements = fuller(agreements, read_votes(votes, damage))
+    return Raters(ratings, agreements, left_out)
+
+
+def _training_rows(config: DataConfig, source: Path | None, raters: Raters, damage: Damage) -> Iterable[Example]:
+    """The official train split; without one the texts of the per-rater release on which raters agree."""
+    folder = resolve_source(source)
+    if folder is not None and raters.ratings and find_split(folder, "train") is None:
+        return agreed(raters.ratings, raters.agreements, config.agreement.min_raters)
+    return read_goemotions("train", source, damage)
+
+
+def _held_out(source: Path | None, damage: Damage) -> list[Example]:
     folder = resolve_source(source)
     splits = [s for s in ("dev", "test") if folder is None or find_split(folder, s) is not None]
-    return [example for split in splits for example in read_goemotions(split, source)]
+    return [example for split in splits for example in read_goemotions(split, source, damage)]

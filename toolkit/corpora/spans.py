@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
-import yaml
-
-from toolkit.assets import asset
 from toolkit.contract.answer import count_words
 from toolkit.contract.prompt import load_prompt
+from toolkit.corpora.yaml_assets import read_yaml
 
 MAX_WORDS = 4
 _WORD = re.compile(r"\[[A-Za-z]+\]|\w+(?:['’]\w+)*")
@@ -32,12 +30,13 @@ class WordLists:
     negations: frozenset[str]
     intensifiers: frozenset[str]
     evaluative: frozenset[str]
+    persons: frozenset[str]
 
 
 @cache
 def word_lists() -> WordLists:
     """The word lists, read once."""
-    raw: dict[str, str] = yaml.safe_load(asset("prompts", "teacher", "words.yaml").read_text(encoding="utf-8"))
+    raw: dict[str, str] = read_yaml("prompts", "teacher", "words.yaml")
     return WordLists(**{name: frozenset(words.split()) for name, words in raw.items()})
 
 

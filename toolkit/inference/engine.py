@@ -22,7 +22,7 @@ from toolkit.contract.lens import Lens
 from toolkit.contract.prompt import Frame, check_boundaries, frame_for, load_prompt, prepare_text
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.contract.trie import LabelTrie, build_trie
-from toolkit.inference.native import NativeContext, NativeModel
+from toolkit.inference.native import NativeAdapter, NativeContext, NativeModel
 from toolkit.inference.posterior import pool_windows, trie_posterior
 from toolkit.inference.reasoning import ReasoningWriter, next_token
 
@@ -86,14 +86,21 @@ class Engine:
         gpu_layers: layers that go to a GPU, 0 for none, -1 for all.
         context_window: the most tokens that one sequence may take, None for what the model's metadata says; a longer
             text is read in overlapping windows.
+        lora: a GGUF-LoRA to add to the weights; see :meth:`swap`.
 
     Raises:
         ConvertError: for a damaged file.
-        ModelError: for a model that does not load or whose tokenizer breaks the prompt.
+        ModelError: for a model that does not load or whose tokenizer breaks the prompt, or another model's adapter.
     """
 
     def __init__(
-        self, path: Path, *, threads: int | None = None, gpu_layers: int = 0, context_window: int | None = None
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        gpu_layers: int = 0,
+        context_window: int | None = None,
+        lora: Path | None = None,
     ) -> None:
         self.model = NativeModel(path, gpu_layers)
         self.threads = threads or available_threads()
@@ -110,6 +117,29 @@ class Engine:
         window = context_window or int(self.model.header.metadata.get("emotion_lrm.context_window", BATCH))
         self._window_tokens = min(window, BATCH) - self._overhead()
         self._overlap = self._window_tokens // 8
+        self.adapter: NativeAdapter | None = None
+        if lora is not None:
+            try:
+                self.swap(lora)
+            except BaseException:
+                self.close()
+                raise
+
+    def swap(self, lora: Path | None) -> None:
+        """Read on with another adapter, or with the bare model, without loading the weights again.
+
+        Call it between two readings, not while one goes on. An adapter that is refused leaves the old one at work.
+
+        Raises:
+            ConvertError: for a damaged file.
+            ModelError: for an adapter of another model.
+        """
+        adapter = NativeAdapter(self.model, lora) if lora is not None else None
+        self.context.use_adapter(adapter)
+        self.adapter = adapter
+        for sequence in _HEADS.values():  # the shared heads were evaluated with the old weights
+            self.context.drop(sequence)
+        self._heads.clear()
 
     def close(self) -> None:
         """Free context and weights."""

@@ -42,9 +42,12 @@ class EmotionModel:
         *,
         threads: int | None = None,
         gpu_layers: int = 0,
+        adapter: str | Path | None = None,
         progress: Callable[[int, int, str], None] | None = None,
     ) -> EmotionModel:
         """Load a model by name or GGUF file; None is the default model, which is built on first use.
+
+        ``adapter`` is a GGUF-LoRA to add to it; what it says of itself (lenses, calibration) goes before the model's.
 
         Raises:
             ModelError: for an unknown or unusable model.
@@ -52,13 +55,17 @@ class EmotionModel:
         """
         check_abi()
         path = store.ensure(str(model) if model else None, progress)
-        engine = Engine(path, threads=threads, gpu_layers=gpu_layers)
+        lora = Path(adapter) if adapter else None
+        engine = Engine(path, threads=threads, gpu_layers=gpu_layers, lora=lora)
         told = _own_metadata(engine.model.header.metadata)
+        name = path.stem
+        if engine.adapter is not None and lora is not None:
+            told, name = told | _own_metadata(engine.adapter.header.metadata), f"{name}+{lora.stem}"
         if told.get("prompt_hash", load_prompt().digest) != load_prompt().digest:
             engine.close()
             raise ModelError(f"{path.name} was trained for another prompt.", "Convert it again with this version.")
         lenses = tuple(parse_lens(lens) for lens in told.get("lenses", ["author"]))
-        return cls(engine, path.stem, parse_calibration(str(told.get("calibration", "{}"))), lenses)
+        return cls(engine, name, parse_calibration(str(told.get("calibration", "{}"))), lenses)
 
     def __enter__(self) -> EmotionModel:
         return self

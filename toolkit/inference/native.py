@@ -13,7 +13,7 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-from convert.header import check_header
+from convert.header import Header, check_header, read_header
 from toolkit.errors import ModelError, UsageError
 
 _SILENT = llama_cpp.llama_log_callback(lambda *_: None)
@@ -77,6 +77,37 @@ class NativeModel:
             size = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
             result.append(buffer.raw[: max(size, 0)])
         return result
+
+
+class NativeAdapter:
+    """A GGUF-LoRA loaded beside a model, which frees it. Its tensors are checked before native code sees the file.
+
+    Raises:
+        ConvertError: for a damaged file.
+        ModelError: for an adapter of another model.
+    """
+
+    def __init__(self, model: NativeModel, path: Path) -> None:
+        self.header = read_header(path)
+        _check_adapter(self.header, model.header)
+        self.pointer: Any = llama_cpp.llama_adapter_lora_init(model.pointer, str(path).encode())
+        if not self.pointer:
+            raise ModelError(f"llama.cpp cannot load the adapter {path.name}.", "Was it made for this model?")
+
+
+def _check_adapter(adapter: Header, model: Header) -> None:
+    name, told = adapter.path.name, adapter.metadata
+    if (told.get("general.type"), told.get("adapter.type")) != ("adapter", "lora"):
+        raise ModelError(f"{name} is no LoRA adapter.", "Make one with: emotion-lrm convert gguf FOLDER --base FILE")
+    hint = f"Use it with the base it was made for, not with {model.path.name}."
+    if adapter.architecture != model.architecture:
+        raise ModelError(f"{name} is an adapter for {adapter.architecture} models.", hint)
+    for tensor in adapter.tensors:
+        target, _, part = tensor.name.rpartition(".lora_")
+        matrix = model.tensor(target)
+        axis = {"a": -1, "b": 0}.get(part)
+        if matrix is None or axis is None or len(tensor.shape) != 2 or tensor.shape[axis] != matrix.shape[axis]:
+            raise ModelError(f"{name} does not fit this model: {tensor.name}.", hint)
 
 
 class NativeContext:
@@ -160,6 +191,19 @@ class NativeContext:
         if status:
             cause = "the KV cache is full" if status == 1 else f"status {status}"
             raise ModelError(f"llama.cpp could not evaluate a batch: {cause}.", "Report this with --debug.")
+
+    def use_adapter(self, adapter: NativeAdapter | None, scale: float = 1.0) -> None:
+        """Add a LoRA adapter to the weights from the next decode on, in place of the one before; None adds none.
+
+        What the cache holds was computed without it, so forget the sequences first.
+
+        Raises:
+            ModelError: where llama.cpp does not accept it.
+        """
+        count = 0 if adapter is None else 1
+        pointers = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter.pointer if adapter else None)
+        if llama_cpp.llama_set_adapters_lora(self.pointer, pointers, count, (ctypes.c_float * 1)(scale)):
+            raise ModelError("llama.cpp cannot use this adapter.", "Make it anew with: emotion-lrm convert gguf")
 
     def discard(self) -> None:
         """Empty the batch without evaluating it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -73,9 +74,17 @@ class ReasoningWriter:
                 quote = None
             elif quote is not None:
                 quote += character
-                if quote not in self._text or count_words(quote) > left:
+                if not self._may_grow(quote, left):
                     return None
         return quote, left
+
+    def _may_grow(self, quote: str, left: int) -> bool:
+        """Whether words of the text start like this and within the share that is left.
+
+        White space counts with the word after it: a quote that ended in it could not be closed.
+        """
+        words = count_words(quote) + quote[-1].isspace()
+        return words <= left and any(not self._cuts_before(start) for start in self._places(quote))
 
     def _dead_end(self, quote: str | None, begun: bytes) -> bool:
         """Whether no character that starts with the bytes ``begun`` can go on the open quote or close it."""
@@ -86,14 +95,21 @@ class ReasoningWriter:
 
     def _stands_in_text(self, quote: str) -> bool:
         """Whether the quote is whole words of the text."""
+        if quote.strip() != quote:
+            return False
+        places = self._places(quote)
+        return any(not self._cuts_before(start) and not self._cuts_before(start + len(quote)) for start in places)
+
+    def _places(self, quote: str) -> Iterator[int]:
+        """Every position at which the text reads like ``quote``."""
         start = self._text.find(quote)
         while start >= 0:
-            before, after = self._text[:start][-1:], self._text[start + len(quote) :][:1]
-            cut = (before.isalnum() and quote[0].isalnum()) or (after.isalnum() and quote[-1].isalnum())
-            if quote.strip() == quote and not cut:
-                return True
+            yield start
             start = self._text.find(quote, start + 1)
-        return False
+
+    def _cuts_before(self, position: int) -> bool:
+        """Whether a word of the text goes on across ``position``."""
+        return self._text[position - 1 : position].isalnum() and self._text[position : position + 1].isalnum()
 
     def exhausted(self) -> bool:
         """Whether a bound is reached: tokens, characters, or the same four tokens for the third time."""

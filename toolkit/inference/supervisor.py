@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 AHEAD = 32  # requests that lie ready in the worker while it decodes as many
 STALL = 30.0  # seconds of silence after which a worker that is stuck in an abandoned text is replaced
-STARTS = 3  # times in a row that a worker may fail to start
+GRACE = 5.0  # seconds that a worker gets to end once its output has
+STARTS = 5  # times in a row that a worker may fail to start
 ENTRY = "toolkit.inference.worker_process:main"
 
 Failure = EmotionLRMError | ConvertError
@@ -86,9 +87,8 @@ class Supervisor:
     def close(self) -> None:
         """Let the worker go; whoever still waits must be told by the owner."""
         self._closing = True
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        if self._process is not None:
+            _kill(self._process)
 
     def wake(self) -> None:
         """Look at the queue again."""
@@ -105,8 +105,7 @@ class Supervisor:
         held = any(job.abandoned and job.begun for job in self._running.values())
         if held and time.monotonic() - self._heard > STALL and self._process is not None:
             self._blameless = True
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            _kill(self._process)
 
     def drain(self) -> list[Job]:
         """Take every job that is here."""
@@ -138,6 +137,9 @@ class Supervisor:
         feeding = asyncio.create_task(self._feed(process))
         try:
             failed = await self._listen(process)
+        except (ValueError, KeyError) as error:  # not our protocol: replace it
+            log.warning("A worker process spoke nonsense: %r", error)
+            _kill(process)
         finally:
             feeding.cancel()
             with contextlib.suppress(asyncio.CancelledError, OSError):
@@ -222,15 +224,24 @@ _LEAVE_OUT = "Leave this text out, and report it with the text."
 
 
 async def _end(process: Process) -> int:
-    """Make sure that a process is gone and its pipes are closed; returns its exit code."""
+    """Wait until a process is gone whose output has ended; returns its exit code."""
     assert process.stdin is not None
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()  # its output has ended, so it is dying or has nothing more to say
-    code = await process.wait()
+    try:
+        code = await asyncio.wait_for(process.wait(), GRACE)
+    except TimeoutError:
+        _kill(process)
+        code = await process.wait()
     process.stdin.close()
     with contextlib.suppress(OSError):
         await process.stdin.wait_closed()
     return code
+
+
+def _kill(process: Process) -> None:
+    # Not process.kill(): it looks whether the process has ended, and then asyncio never learns of its exit code.
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _cause(code: int, stderr: IO[bytes]) -> str:

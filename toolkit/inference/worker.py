@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import contextlib
-import itertools
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 from convert.errors import ConvertError
 from toolkit.contract.analysis import Analysis
 from toolkit.contract.lens import Lens, parse_lens
-from toolkit.errors import EmotionLRMError, ModelError, UsageError
-from toolkit.inference.fair_queue import FairQueue, Job
-from toolkit.inference.protocol import QueueFullError, Request, RequestTimeoutError
+from toolkit.errors import EmotionLRMError
+from toolkit.inference.pool import Pool
+from toolkit.inference.protocol import QueueFullError
 from toolkit.inference.request import Wish, check_wish, refuse_empty
-from toolkit.inference.supervisor import Failure, Supervisor, fail
+from toolkit.inference.supervisor import Failure
 
-CAPACITY, LOOK_AHEAD, STALL_CHECK = 1024, 128, 5.0
-
-_CLOSED = ModelError("The model was closed.", "Load it again.")
+CAPACITY, LOOK_AHEAD = 1024, 128
 
 
 class WorkerModel:
@@ -41,17 +34,8 @@ class WorkerModel:
     ['joy', 'anger']
     """
 
-    def __init__(self, wanted: dict[str, Any], workers: int = 1, capacity: int = CAPACITY) -> None:
-        self.name = ""
-        self.lenses: tuple[Lens, ...] = ()
-        self._capacity, self._room = capacity, threading.Semaphore(capacity)
-        self._numbers, self._queue = itertools.count(), FairQueue()
-        self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._ended: Failure | None = None
-        self._loop = asyncio.new_event_loop()
-        self._supervisors = [Supervisor(wanted, self._queue, self._events.put) for _ in range(workers)]
-        self._thread = threading.Thread(target=self._work, name="emotion-lrm workers", daemon=True)
+    def __init__(self, pool: Pool, name: str, lenses: tuple[Lens, ...]) -> None:
+        self._pool, self.name, self.lenses = pool, name, lenses
 
     @classmethod
     def load(
@@ -79,13 +63,13 @@ class WorkerModel:
 
             threads = max(1, available_threads() // workers)
         wanted = {"model": str(model) if model else None, "threads": threads, "gpu_layers": gpu_layers}
-        made = cls(wanted, workers, capacity)
+        pool = Pool(wanted, workers, capacity)
         try:
-            made._start(progress)
+            told = pool.start(progress)
         except BaseException:
-            made.close()
+            pool.close()
             raise
-        return made
+        return cls(pool, told["name"], tuple(map(parse_lens, told["lenses"])))
 
     def __enter__(self) -> WorkerModel:
         return self
@@ -96,14 +80,11 @@ class WorkerModel:
     @property
     def pids(self) -> list[int]:
         """The process ids of the workers that run now."""
-        return [supervisor.pid for supervisor in self._supervisors if supervisor.pid is not None]
+        return [supervisor.pid for supervisor in self._pool.supervisors if supervisor.pid is not None]
 
     def close(self) -> None:
         """End the workers; requests without an answer fail. Safe to call twice."""
-        atexit.unregister(self.close)
-        self._post(self._let_go)
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join()
+        self._pool.close()
 
     def analyze(
         self,
@@ -171,11 +152,11 @@ class WorkerModel:
         """
         wish = check_wish(lens, taxonomy, mode, self.lenses, self.name)
         refuse_empty(text)
-        if not self._room.acquire(blocking=False):
+        if not self._pool.room.acquire(blocking=False):
             raise QueueFullError(
-                f"{self._capacity} texts are waiting already.", "Try again in a moment, or allow for more of them."
+                f"{self._pool.capacity} texts are waiting already.", "Try again in a moment, or allow for more of them."
             )
-        return self._enqueue(text, wish, timeout, threading.get_ident() if caller is None else caller)
+        return self._pool.enqueue(text, wish, timeout, threading.get_ident() if caller is None else caller)
 
     def _stream(
         self, texts: Iterable[str], wish: Wish, timeout: float | None
@@ -186,113 +167,14 @@ class WorkerModel:
             for text in texts:
                 while pending and (pending[0].done() or len(pending) >= LOOK_AHEAD):
                     yield _outcome(pending.popleft())
-                while not self._room.acquire(blocking=not pending):
+                while not self._pool.room.acquire(blocking=not pending):
                     yield _outcome(pending.popleft())
-                pending.append(self._enqueue(text, wish, timeout, caller))
+                pending.append(self._pool.enqueue(text, wish, timeout, caller))
             while pending:
                 yield _outcome(pending.popleft())
         finally:
             for future in pending:
                 future.cancel()
-
-    def _enqueue(self, text: str, wish: Wish, timeout: float | None, caller: Hashable) -> Future[Analysis]:
-        """Hand a request, for which there is room, to the thread of the workers."""
-        future: Future[Analysis] = Future()
-        job = Job(Request(next(self._numbers), text, wish), future, caller)
-        future.add_done_callback(lambda _: self._forget(job))
-        with self._lock:
-            ended = self._ended
-            if ended is None and text.strip():
-                self._post(self._admit, job, timeout)
-        if ended is not None:
-            fail(future, type(ended)(str(ended), ended.hint))
-        elif not text.strip():
-            fail(future, UsageError("The text is empty.", "Pass at least one word."))
-        return future
-
-    def _forget(self, job: Job) -> None:
-        """In whatever thread a future got its result: make room, and take the request out of the way."""
-        self._room.release()
-        if job.future.cancelled():
-            job.future.set_running_or_notify_cancel()  # tells concurrent.futures.wait
-        elif job.future.exception() is None and job.timer is None:
-            return
-        self._post(self._withdraw, job)
-
-    # In the thread of the workers
-
-    def _work(self) -> None:
-        try:
-            self._loop.run_until_complete(self._supervise())
-        finally:
-            self._loop.close()
-
-    async def _supervise(self) -> None:
-        checks = asyncio.create_task(self._check_stalls())
-        try:
-            failures = await asyncio.gather(*(supervisor.run() for supervisor in self._supervisors))
-            self._end(next((failure for failure in failures if failure), _CLOSED))
-        finally:
-            self._end(ModelError("The worker's supervision failed.", "Report this with --debug."))
-            checks.cancel()
-            await asyncio.sleep(0)  # what was handed over before the end is in the queue now
-            assert self._ended is not None
-            for job in (*self._queue.drain(), *(job for one in self._supervisors for job in one.drain())):
-                fail(job.future, self._ended)
-
-    async def _check_stalls(self) -> None:
-        while True:
-            await asyncio.sleep(STALL_CHECK)
-            for supervisor in self._supervisors:
-                supervisor.check_stall()
-
-    def _admit(self, job: Job, timeout: float | None) -> None:
-        if job.abandoned:
-            return
-        if timeout is not None:
-            error = RequestTimeoutError(f"The text was not read within {timeout:g} s.", "Allow more time.")
-            job.timer = self._loop.call_later(timeout, fail, job.future, error)
-        self._queue.put(job)
-        for supervisor in self._supervisors:
-            supervisor.wake()
-
-    def _withdraw(self, job: Job) -> None:
-        if job.timer is not None:
-            job.timer.cancel()
-        self._queue.remove(job)
-        for supervisor in self._supervisors:
-            supervisor.abandon(job)
-
-    def _let_go(self) -> None:
-        self._end(_CLOSED)
-        for supervisor in self._supervisors:
-            supervisor.close()
-
-    # In any thread
-
-    def _start(self, progress: Callable[[int, int, str], None] | None) -> None:
-        """Start the workers and wait until each is ready."""
-        self._thread.start()
-        atexit.register(self.close)
-        ready = 0
-        while ready < len(self._supervisors):
-            event = self._events.get()
-            if "failed" in event:
-                raise event["failed"]
-            if "ready" in event:
-                ready += 1
-                self.name, self.lenses = event["ready"]["name"], tuple(map(parse_lens, event["ready"]["lenses"]))
-            elif progress is not None:
-                progress(*event["progress"])
-
-    def _end(self, cause: Failure) -> None:
-        """From now on nothing is accepted; the first cause stays."""
-        with self._lock:
-            self._ended = self._ended or cause
-
-    def _post(self, act: Callable[..., object], *args: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and all that was to be done is
-            self._loop.call_soon_threadsafe(act, *args)
 
 
 def _until_failure(outcomes: Generator[Analysis | Failure, None, None]) -> Iterator[Analysis]:

@@ -26,6 +26,7 @@ class DataSettings(Config):
     soft_labels: Literal["equal", "votes"] = "equal"
     chains: Path | None = Field(None, description="JSONL written by `emotion-lrm data cot`")
     samples: Path | None = Field(None, description="JSONL of our own texts with label and reasoning")
+    sample_limit: int | None = Field(None, description="take the first samples only")
     sample_repeats: int = Field(1, ge=1)
     chain_limit: int | None = None
     labels_per_chain: float | None = Field(None, description="label-only examples per chain; null takes all")

@@ -32,7 +32,7 @@ def load_samples(config: TrainConfig) -> list[Example]:
     if config.data.samples is None:
         return []
     lines = config.data.samples.read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = [json.loads(line) for line in lines[: config.data.sample_limit]]
     samples = [Example(r["text"], (r["emotion"],), id=r["id"], reasoning=r["reasoning"]) for r in rows]
     return samples * config.data.sample_repeats
 

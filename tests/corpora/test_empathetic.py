@@ -1,0 +1,145 @@
+"""EmpatheticDialogues is read from tables, from the archive and from the hub, to the same examples."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from toolkit.contract.example import Example
+from toolkit.contract.lens import Lens
+from toolkit.corpora.empathetic import find_empathetic, read_empathetic
+from toolkit.corpora.tables import Damage
+from toolkit.errors import DataError
+
+COLUMNS = "conv_id,utterance_idx,context,prompt,speaker_idx,utterance,selfeval,tags"
+TURNS = (
+    ("c:1", "1", "proud", 'My son_comma_ "the quiet one"_comma_ sang.', "7", "He sang today_comma_ alone.", "5|5", ""),
+    ("c:1", "2", "proud", 'My son_comma_ "the quiet one"_comma_ sang.', "9", "How lovely!", "5|5", ""),
+    ("c:1", "3", "proud", 'My son_comma_ "the quiet one"_comma_ sang.', "7", "I cried.", "5|5", "<HI>"),
+    ("c:2", "1", "lonely", "Nobody wrote.", "9", "Not one letter.", "4|4", "", "a rival_comma_ reply", "another"),
+)
+SITUATIONS = [
+    Example('My son, "the quiet one", sang.', ("proud",), Lens.READER, "c:1"),
+    Example("Nobody wrote.", ("lonely",), Lens.READER, "c:2"),
+]
+UTTERANCES = [
+    Example("He sang today, alone.", ("proud",), Lens.READER, "c:1/1"),
+    Example("I cried.", ("proud",), Lens.READER, "c:1/3"),
+    Example("Not one letter.", ("lonely",), Lens.READER, "c:2/1"),
+]
+
+
+def table(source: Path, name: str, rows: list[str]) -> None:
+    folder = source / "empathetic"
+    folder.mkdir(exist_ok=True)
+    with gzip.open(folder / name, "wt", encoding="utf-8", newline="") as file:
+        file.write("\n".join(rows) + "\n")
+
+
+def archive(path: Path, lines: list[str], member: str = "empatheticdialogues/valid.csv") -> None:
+    content = "\n".join(lines).encode()
+    with tarfile.open(path, "w:gz") as tar:
+        info = tarfile.TarInfo(member)
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    rows = [f"{e.id}\t{e.labels[0]}\t{e.text}" for e in SITUATIONS]
+    table(tmp_path, "situations_valid.tsv.gz", ["conv_id\temotion\tsituation", *rows])
+    turns = [
+        "\t".join((t[0], t[1], t[2], "listener" if t[1] == "2" else "speaker", t[5].replace("_comma_", ",")))
+        for t in TURNS
+    ]
+    table(tmp_path, "utterances_valid.tsv.gz", ["conv_id\tutterance_idx\temotion\trole\tutterance", *turns])
+    return tmp_path
+
+
+def test_tables_give_situations_and_the_speakers_utterances(tables: Path) -> None:
+    assert list(read_empathetic("valid", tables)) == SITUATIONS
+    assert list(read_empathetic("dev", tables, "utterance")) == UTTERANCES
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_archive_gives_the_same(tmp_path: Path, inside: bool) -> None:
+    (tmp_path / "empathetic").mkdir()
+    folder = tmp_path / "empathetic" if inside else tmp_path
+    archive(folder / "empatheticdialogues.tar.gz", [COLUMNS, *(",".join(t) for t in TURNS)])
+    assert list(read_empathetic("dev", tmp_path)) == SITUATIONS
+    assert list(read_empathetic("valid", tmp_path, "utterance")) == UTTERANCES
+
+
+def test_the_hub_is_asked_for_its_parquet_branch(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def load_dataset(*names: str, **options: str) -> list[dict[str, Any]]:
+        asked.append((names, options))
+        return [{**dict(zip(COLUMNS.split(","), t, strict=False)), "speaker_idx": int(t[4])} for t in TURNS]
+
+    monkeypatch.delenv("EMOTION_LRM_CORPORA", raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    assert list(read_empathetic("dev")) == SITUATIONS
+    options = {"split": "validation", "revision": "refs/convert/parquet"}
+    assert asked == [(("facebook/empathetic_dialogues", "default"), options)]
+
+
+@pytest.mark.parametrize(
+    ("row", "cause"),
+    [
+        ("c:3\tgleeful\tWe won.", "the emotion 'gleeful'"),
+        ("c:3\tjoyful\t ", "no text"),
+        ("c:3\tjoyful", "2 columns"),
+        ("c:3\tjoyful\tWe\twon", "4 columns"),
+    ],
+)
+def test_damaged_rows_are_named_or_counted(tmp_path: Path, row: str, cause: str) -> None:
+    table(tmp_path, "situations_valid.tsv.gz", ["conv_id\temotion\tsituation", row, "c:1\tjoyful\tWe won again."])
+    with pytest.raises(DataError, match=rf"line 2.*{cause}"):
+        list(read_empathetic("valid", tmp_path))
+    damage = Damage()
+    assert [e.id for e in read_empathetic("valid", tmp_path, damage=damage)] == ["c:1"]
+    assert damage.count == len(damage.shown) == 1
+
+
+def test_a_row_with_a_strange_role_is_damaged(tmp_path: Path) -> None:
+    rows = ["conv_id\tutterance_idx\temotion\trole\tutterance", "c:1\t1\tproud\tboth\tHe sang."]
+    table(tmp_path, "utterances_valid.tsv.gz", rows)
+    with pytest.raises(DataError, match="the role 'both'"):
+        list(read_empathetic("valid", tmp_path, "utterance"))
+
+
+def test_missing_files_splits_and_columns_are_named(tables: Path) -> None:
+    with pytest.raises(DataError, match="no situations of test"):
+        list(read_empathetic("test", tables))
+    with pytest.raises(DataError, match="no split 'half'"):
+        list(read_empathetic("half", tables))
+    table(tables, "situations_train.tsv.gz", ["conv_id\tmood\tsituation"])
+    with pytest.raises(DataError, match="lacks the column 'emotion'"):
+        list(read_empathetic("train", tables))
+    assert find_empathetic(tables, "dev") == tables / "empathetic" / "situations_valid.tsv.gz"
+    assert find_empathetic(tables, "test") is None
+
+
+@pytest.mark.parametrize("content", [b"no archive", b""])
+def test_a_broken_archive_is_an_expected_failure(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "empatheticdialogues.tar.gz").write_bytes(content)
+    with pytest.raises(DataError, match="no packed archive"):
+        list(read_empathetic("valid", tmp_path))
+
+
+def test_a_cut_archive_and_one_without_the_split_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "empatheticdialogues.tar.gz"
+    archive(path, [COLUMNS, *(",".join(t) for t in TURNS)])
+    with pytest.raises(DataError, match=r"holds no test\.csv"):
+        list(read_empathetic("test", tmp_path))
+    path.write_bytes(path.read_bytes()[:120])
+    with pytest.raises(DataError, match="cut off"):
+        list(read_empathetic("valid", tmp_path))

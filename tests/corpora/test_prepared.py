@@ -1,0 +1,103 @@
+"""The clean rows, their flags and the report: the same bytes each time, and nothing done twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.corpora.agreement import AgreementConfig
+from toolkit.corpora.commands import data
+from toolkit.corpora.jsonl import read_examples
+from toolkit.corpora.linguistic import LinguisticConfig
+from toolkit.corpora.neutral import NeutralConfig
+from toolkit.corpora.prepare import DataConfig, clean_training
+from toolkit.corpora.prepared import FLAGS, PAGE, REPORT, ROWS, prepare
+from toolkit.errors import DataError
+
+LABELS = load_taxonomy("goemotions").labels
+
+
+def add_votes(source: Path, rows: list[str]) -> None:
+    header = "id\tsplit\tofficial_labels\tn_sampled_ratings\tsampled_votes\ttext"
+    (source / "goemotions" / "votes.tsv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+
+
+def test_two_runs_give_the_same_bytes_and_the_report_adds_up(source: Path, tmp_path: Path) -> None:
+    report, before = prepare(DataConfig(), source, tmp_path / "one")
+    prepare(DataConfig(), source, tmp_path / "two")
+    assert not before
+    for name in (ROWS, FLAGS, REPORT, PAGE):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    assert report["read"] == report["kept"] + sum(report["dropped"].values())
+    rows = list(read_examples(tmp_path / "one" / ROWS))
+    flags = [json.loads(line) for line in (tmp_path / "one" / FLAGS).read_text(encoding="utf-8").splitlines()]
+    assert [row["id"] for row in flags] == [e.id for e in rows]
+    assert all(0 <= score <= 1 for row in flags for score in row["scores"].values())
+    html = (tmp_path / "one" / PAGE).read_text(encoding="utf-8")
+    assert html.count("data:image/png;base64,") == 2
+    assert all(reason in html for reason in report["dropped"])
+
+
+def test_what_is_there_is_not_done_again_unless_something_changed(source: Path, tmp_path: Path) -> None:
+    out, config = tmp_path / "out", DataConfig(linguistic=LinguisticConfig(check=False))
+    first, _ = prepare(config, source, out)
+    assert prepare(config, source, out) == (first, True)
+    assert not prepare(config, source, out, limit=20)[1]
+    assert not prepare(config, source, out)[1]
+    (out / ROWS).write_text("torn", encoding="utf-8")
+    assert prepare(config, source, out) == (first, False)
+    (out / REPORT).write_text("[]", encoding="utf-8")
+    assert not prepare(config, source, out)[1]
+    dev = source / "goemotions" / "dev.tsv"
+    dev.write_text(dev.read_text(encoding="utf-8") + "Another row here.\t27\td4\n", encoding="utf-8")
+    assert not prepare(config, source, out)[1]
+
+
+def test_votes_become_soft_targets(source: Path) -> None:
+    add_votes(source, ["pride-0-0\ttrain\t21\t2\t21:1,17:1\tx", "pride-0-1\ttrain\t21\t1\t21:zero\tx"])
+    examples, report = clean_training(DataConfig(), source)
+    soft = {e.id: e.soft for e in examples if e.soft}
+    assert soft == {"pride-0-0": {"joy": 0.25, "pride": 0.75}}
+    assert (report.rated, report.damage.count) == (1, 1)
+
+
+def test_without_official_splits_the_ratings_give_the_texts(tmp_path: Path) -> None:
+    raw = tmp_path / "goemotions" / "raw"
+    raw.mkdir(parents=True)
+    header = ["id", "text", "rater_id", "example_very_unclear", *LABELS]
+    rows = [
+        ["a", "So proud of you.", rater, "FALSE", *("1" if label == seen else "0" for label in LABELS)]
+        for rater, seen in (("1", "pride"), ("2", "pride"), ("3", "joy"))
+    ]
+    (raw / "all.tsv").write_text("\n".join("\t".join(row) for row in [header, *rows]), encoding="utf-8")
+    examples, _ = clean_training(DataConfig(agreement=AgreementConfig(prior=0)), tmp_path)
+    assert [(e.labels, e.soft) for e in examples] == [(("pride",), {"joy": 1 / 3, "pride": 2 / 3})]
+
+
+def test_the_cap_and_the_flags_reach_the_rows(source: Path) -> None:
+    config = DataConfig(neutral=NeutralConfig(cap=5), linguistic=LinguisticConfig(factual=0.75, drop=("factual",)))
+    examples, report = clean_training(config, source)
+    assert report.dropped["over the neutral cap"] == 16
+    assert report.dropped["flagged as factual"] > 0
+    assert report.kept == len(examples) == report.read - sum(report.dropped.values())
+
+
+def test_damaged_training_rows_are_counted_and_said(source: Path, tmp_path: Path) -> None:
+    (source / "goemotions" / "train.tsv").write_text("fine words here\t1\tid\ntorn row\n", encoding="utf-8")
+    config = tmp_path / "c.yaml"
+    config.write_text("linguistic: {check: false}", encoding="utf-8")
+    arguments = ["prepare", "--source", str(source), "--out", str(tmp_path / "o"), "--config", str(config)]
+    result = CliRunner().invoke(data, arguments)
+    assert result.exit_code == 0, result.output
+    assert "1 damaged rows were passed over" in result.stderr
+    report = json.loads((tmp_path / "o" / REPORT).read_text(encoding="utf-8"))
+    assert report["damaged_rows"]["first"][0].endswith("line 2, is no row of text, label ids and comment id.")
+
+
+def test_an_empty_folder_is_an_expected_failure(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no train split"):
+        prepare(DataConfig(), tmp_path, tmp_path / "out")

@@ -1,0 +1,96 @@
+"""The samples that ship: whole, balanced, varied, exact in what they quote, and apart from the texts that evaluate."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+
+from toolkit.assets import asset
+from toolkit.contract.answer import find_evidence, quoted_spans
+from toolkit.contract.taxonomy import load_taxonomy
+
+KEYS = {"id", "text", "emotion", "reasoning", "reader_emotion", "reader_reasoning"}
+REASONINGS = ("reasoning", "reader_reasoning")
+Row = dict[str, str]
+
+
+def read(name: str) -> list[Row]:
+    lines = asset("data", "samples", name).read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Row]:
+    return read("tiny_debug_1k.jsonl")
+
+
+@pytest.fixture(scope="module")
+def held_out() -> list[Row]:
+    return read("golden.jsonl") + read("bench_300.jsonl")
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", re.sub(r"['’]", "", text.lower()))
+
+
+def most_frequent_run(texts: Iterable[str]) -> tuple[str, int]:
+    """The run of five words that stands in most texts, and in how many."""
+    seen: Counter[str] = Counter()
+    for text in texts:
+        forms = words(text)
+        seen.update({" ".join(forms[i : i + 5]) for i in range(len(forms) - 4)})
+    return seen.most_common(1)[0]
+
+
+def test_there_are_a_thousand_different_texts_with_all_keys(samples: list[Row]) -> None:
+    assert len(samples) == 1000
+    assert len({row["id"] for row in samples}) == 1000
+    assert len({" ".join(words(row["text"])) or row["text"] for row in samples}) == 1000
+    assert all(set(row) == KEYS and all(row.values()) for row in samples)
+
+
+@pytest.mark.parametrize(("key", "taxonomy"), [("emotion", "goemotions"), ("reader_emotion", "empathetic")])
+def test_every_label_stands_there_at_least_twenty_times(samples: list[Row], key: str, taxonomy: str) -> None:
+    counts = Counter(row[key] for row in samples)
+    assert set(counts) == set(load_taxonomy(taxonomy).labels)
+    assert min(counts.values()) >= 20
+
+
+@pytest.mark.parametrize("key", REASONINGS)
+def test_every_quotation_is_exact_and_within_the_share(samples: list[Row], key: str) -> None:
+    for row in samples:
+        quotes = list(dict.fromkeys(quoted_spans(row[key])))
+        assert quotes, row["id"]
+        assert list(find_evidence(row["text"], row[key])) == quotes, row["id"]
+
+
+def test_no_five_words_recur_in_many_texts_or_reasonings(samples: list[Row]) -> None:
+    run, count = most_frequent_run(row["text"] for row in samples)
+    assert count <= 10, run
+    for key in REASONINGS:
+        run, count = most_frequent_run(row[key] for row in samples)
+        assert count <= 20, run
+
+
+def test_no_text_and_no_id_is_also_one_of_those_that_evaluate(samples: list[Row], held_out: list[Row]) -> None:
+    assert not {row["id"] for row in samples} & {row["id"] for row in held_out}
+    assert not {" ".join(words(r["text"])) for r in samples} & {" ".join(words(r["text"])) for r in held_out}
+
+
+def test_texts_that_train_and_texts_that_evaluate_share_hardly_any_words_in_a_row(
+    samples: list[Row], held_out: list[Row]
+) -> None:
+    def runs(rows: list[Row]) -> set[tuple[str, ...]]:
+        split = [words(row["text"]) for row in rows]
+        return {tuple(forms[i : i + 7]) for forms in split for i in range(len(forms) - 6)}
+
+    assert not runs(samples) & runs(held_out)
+
+
+def test_registers_and_lengths_vary(samples: list[Row]) -> None:
+    lengths = sorted(len(row["text"].split()) for row in samples)
+    assert lengths[100] <= 10 <= 20 <= lengths[900]

@@ -1,0 +1,169 @@
+"""`emotion-lrm batch`: a file of texts in, a row out for every row in; interrupted, it goes on from there."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from convert.files import explained, sha256_of
+from toolkit.apps.answers import Answers, Predictor
+from toolkit.apps.escape import json_line, visible
+from toolkit.apps.journal import Journal, alone, check_destination
+from toolkit.apps.results import finish, output_form, record_of
+from toolkit.apps.tables import FORMS, Table, open_table
+from toolkit.apps.tally import Tally, Watch, summary
+from toolkit.apps.workers import open_workers
+from toolkit.contract.lens import check_pair, parse_lens
+from toolkit.errors import UsageError
+from toolkit.inference.request import Wish
+from toolkit.settings import Settings, is_quiet, model_options
+
+SOME_ROWS_FAILED = 3
+
+
+@click.command()
+@click.argument("source", metavar="INPUT")
+@click.option("-o", "--output", required=True, metavar="OUTPUT", help="A .jsonl, .csv or .parquet file.")
+@click.option("--text-column", metavar="C", help="Name or number of the column with the texts.  [default: guessed]")
+@click.option("--id-column", metavar="C", help="Name or number of the column with the ids.  [default: id]")
+@click.option("--format", "form", type=click.Choice(FORMS), help="The form of INPUT.  [default: by name and content]")
+@click.option("--delimiter", metavar="D", help="What separates the cells of a CSV.  [default: found]")
+@click.option("--encoding", metavar="E", help="The encoding of INPUT.  [default: found]")
+@click.option("--header/--no-header", default=None, help="Whether a CSV starts with names.  [default: found]")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run; start afresh where there is none.")
+@click.option("--overwrite", is_flag=True, help="Replace OUTPUT and what is left of an interrupted run.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Worker processes.")
+@model_options
+@click.pass_context
+def batch(
+    ctx: click.Context, source: str, output: str, form: str | None, delimiter: str | None, encoding: str | None,
+    header: bool | None, text_column: str | None, id_column: str | None, resume: bool, overwrite: bool, workers: int,
+    settings: Settings,
+) -> None:  # fmt: skip
+    """Read every text of a CSV, TSV, JSONL, text or Parquet file.
+
+    INPUT may be compressed with gzip; - is standard input. Every row of INPUT gives one row of OUTPUT, with its id, its
+    row number from 0 and a status: ok, empty or error. The exit code is 3 where a row failed. In a CSV output, a cell
+    that a spreadsheet would run as a formula gets an apostrophe in front.
+
+    \b
+    emotion-lrm batch comments.csv -o emotions.jsonl
+    emotion-lrm batch comments.csv -o emotions.jsonl --resume
+    emotion-lrm batch reviews.parquet --text-column body --mode fast -o emotions.parquet
+    """
+    wish = wish_of(settings)
+    target = Path(output)
+    output_form(target)
+    check_destination(target, resume, overwrite)
+    with local_input(source, target.parent, sys.stdin.buffer) as path:
+        if path.exists() and target.exists() and path.samefile(target):
+            raise UsageError("INPUT and OUTPUT are the same file.", "Choose another output.")
+        table = open_table(
+            path, form=form, encoding=encoding, delimiter=delimiter, header=header, text_column=text_column,
+            id_column=id_column,
+        )  # fmt: skip
+        _say(*table.notes)
+        with open_workers(settings, workers) as model:
+            tally = run_batch(
+                model, table, target, wish=wish, resume=resume, overwrite=overwrite, show=not is_quiet(), say=_say
+            )
+    if tally.status["error"]:
+        ctx.exit(SOME_ROWS_FAILED)
+
+
+def run_batch(
+    predictor: Predictor,
+    table: Table,
+    output: Path,
+    *,
+    wish: Wish,
+    resume: bool = False,
+    overwrite: bool = False,
+    show: bool = False,
+    say: Callable[..., None] = lambda *_: None,
+) -> Tally:
+    """Read every row of ``table`` and write ``output``; returns the counts over all its rows.
+
+    Args:
+        show: draw progress on standard error.
+        say: called with lines that a person should see: what was resumed, and the summary.
+
+    Raises:
+        UsageError: where the output exists and neither ``resume`` nor ``overwrite`` is set.
+        DataError: for damaged input, or input that changed since the run that is resumed.
+        FileError: no space, no permission.
+    """
+    form, began = output_form(output), time.monotonic()
+    check_destination(output, resume, overwrite)
+    with alone(output):
+        total = sum(1 for _ in table.rows())  # a damaged file is found out before the work, not in the middle
+        journal = Journal(output, _identity(table, wish, predictor.name), resume)
+        try:
+            if journal.tally.rows:
+                say(f"Resuming after {journal.tally.rows:,} of {total:,} rows.")
+            _answer(predictor, table, wish, journal, total, show)
+        except BaseException:
+            journal.close()
+            say("What was read is kept; --resume continues from there.")
+            raise
+        journal.close()
+        finish(journal.partial, output, form, wish.taxonomy)
+        journal.forget()
+    say(*summary(journal.tally, time.monotonic() - began))
+    return journal.tally
+
+
+def _answer(predictor: Predictor, table: Table, wish: Wish, journal: Journal, total: int, show: bool) -> None:
+    rest = islice(table.rows(), journal.tally.rows, None)
+    with Watch(total, journal.tally.rows) if show else contextlib.nullcontext() as watch:
+        for row, outcome in Answers(predictor, rest, wish):
+            record = record_of(row, outcome, wish, predictor.name)
+            journal.add(json_line(record), record)
+            if watch is not None:
+                watch(journal.tally)
+    journal.checkpoint()
+
+
+def wish_of(settings: Settings) -> Wish:
+    """How the settings want texts to be read, checked before a model is loaded.
+
+    Raises:
+        UsageError: for a lens or a taxonomy that cannot be had.
+    """
+    lens = parse_lens(settings.lens)
+    taxonomy = settings.taxonomy or lens.native
+    check_pair(lens, taxonomy)
+    return Wish(lens, taxonomy, settings.mode)
+
+
+@contextlib.contextmanager
+def local_input(source: str, folder: Path, stdin: BinaryIO) -> Iterator[Path]:
+    """The input as a file. Standard input is copied into a temporary one: it is read twice, and again on resume."""
+    if source != "-":
+        yield Path(source)
+        return
+    with explained(folder), tempfile.TemporaryDirectory(prefix=".batch-", dir=folder) as room:
+        path = Path(room, "standard input")
+        with open(path, "wb") as copy:
+            shutil.copyfileobj(stdin, copy)
+        yield path
+
+
+def _identity(table: Table, wish: Wish, model: str) -> dict[str, object]:
+    asked = {"lens": str(wish.lens), "taxonomy": wish.taxonomy, "mode": wish.mode, "model": model}
+    return {"input": sha256_of(table.path), **table.identity(), **asked}
+
+
+def _say(*lines: str) -> None:
+    if not is_quiet():
+        for line in lines:
+            click.echo(visible(line), err=True)

@@ -1,0 +1,73 @@
+"""The line editor of the chat: several lines, history, completion of commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.input import Input
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import Output
+
+# History lives as long as the chat: what people write here is theirs, and only /save puts it on the disk.
+
+
+def messages(
+    choices: Mapping[str, Sequence[str]], source: Input | None = None, screen: Output | None = None
+) -> Iterator[str]:
+    """What a person types, message by message, until Ctrl-D on an empty line. Ctrl-C drops what was typed.
+
+    Args:
+        choices: every command, and the words that may follow it.
+        source: where keys come from; None is the terminal.
+        screen: where the editor is drawn; None is the terminal.
+    """
+    session: PromptSession[str] = PromptSession(
+        completer=Commands(choices),
+        complete_while_typing=False,
+        key_bindings=_keys(),
+        multiline=True,
+        prompt_continuation=lambda *_: "… ",
+        input=source,
+        output=screen,
+    )
+    while True:
+        try:
+            yield session.prompt("> ")
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return
+
+
+class Commands(Completer):
+    """Completes a command and the word after it; in a message it stays silent."""
+
+    def __init__(self, choices: Mapping[str, Sequence[str]]) -> None:
+        self._choices = choices
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:  # noqa: ARG002
+        """What may stand at the cursor."""
+        typed = document.text_before_cursor
+        command, gap, word = typed.partition(" ")
+        known = self._choices.get(command, ()) if gap else [*self._choices] if typed.startswith("/") else ()
+        started = word if gap else typed
+        yield from (Completion(name, -len(started)) for name in known if name.startswith(started))
+
+
+def _keys() -> KeyBindings:
+    """Enter sends; Alt-Enter and Ctrl-J begin a new line."""
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    @keys.add("c-j")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys

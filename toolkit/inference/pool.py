@@ -1,0 +1,153 @@
+"""Worker processes behind one queue, driven by one thread: what any number of threads may call."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from typing import Any
+
+from toolkit.contract.analysis import Analysis
+from toolkit.errors import ModelError, UsageError
+from toolkit.inference.fair_queue import FairQueue, Job
+from toolkit.inference.protocol import Request, RequestTimeoutError
+from toolkit.inference.request import Wish
+from toolkit.inference.supervisor import Failure, Supervisor, fail
+
+STALL_CHECK = 5.0  # seconds
+
+_CLOSED = ModelError("The model was closed.", "Load it again.")
+
+
+class Pool:
+    """``workers`` processes that load ``wanted``, and the requests that wait for one of them.
+
+    Attributes:
+        room: acquire it before each :meth:`enqueue`; an answer, whatever it is, releases it.
+    """
+
+    def __init__(self, wanted: dict[str, Any], workers: int, capacity: int) -> None:
+        self.capacity, self.room = capacity, threading.Semaphore(capacity)
+        self._numbers, self._queue = itertools.count(), FairQueue()
+        self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._ended: Failure | None = None
+        self._loop = asyncio.new_event_loop()
+        self.supervisors = [Supervisor(wanted, self._queue, self._events.put) for _ in range(workers)]
+        self._thread = threading.Thread(target=self._work, name="emotion-lrm workers", daemon=True)
+
+    def start(self, progress: Callable[[int, int, str], None] | None) -> dict[str, Any]:
+        """Start the workers, wait until each is ready, and return what they say of their model.
+
+        Raises:
+            EmotionLRMError, ConvertError: as loading in this process would.
+        """
+        self._thread.start()
+        atexit.register(self.close)
+        ready = 0
+        event: dict[str, Any] = {}
+        while ready < len(self.supervisors):
+            event = self._events.get()
+            if "failed" in event:
+                raise event["failed"]
+            ready += "ready" in event
+            if "progress" in event and progress is not None:
+                progress(*event["progress"])
+        told: dict[str, Any] = event["ready"]
+        return told
+
+    def close(self) -> None:
+        """End the workers; requests without an answer fail. Safe to call twice."""
+        atexit.unregister(self.close)
+        self._post(self._let_go)
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def enqueue(self, text: str, wish: Wish, timeout: float | None, caller: Hashable) -> Future[Analysis]:
+        """Hand a request, for which there is room, to the thread of the workers."""
+        future: Future[Analysis] = Future()
+        job = Job(Request(next(self._numbers), text, wish), future, caller)
+        future.add_done_callback(lambda _: self._forget(job))
+        with self._lock:
+            ended = self._ended
+            if ended is None and text.strip():
+                self._post(self._admit, job, timeout)
+        if ended is not None:
+            fail(future, type(ended)(str(ended), ended.hint))
+        elif not text.strip():
+            fail(future, UsageError("The text is empty.", "Pass at least one word."))
+        return future
+
+    def _forget(self, job: Job) -> None:
+        """In whatever thread a future got its result: make room, and take the request out of the way."""
+        self.room.release()
+        if job.future.cancelled():
+            job.future.set_running_or_notify_cancel()  # tells concurrent.futures.wait
+        elif job.future.exception() is None and job.timer is None:
+            return
+        self._post(self._withdraw, job)
+
+    def _end(self, cause: Failure) -> None:
+        """From now on nothing is accepted; the first cause stays."""
+        with self._lock:
+            self._ended = self._ended or cause
+
+    def _post(self, act: Callable[..., object], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and all that was to be done is
+            self._loop.call_soon_threadsafe(act, *args)
+
+    # In the thread of the workers
+
+    def _work(self) -> None:
+        try:
+            self._loop.run_until_complete(self._supervise())
+        finally:
+            self._loop.close()
+
+    async def _supervise(self) -> None:
+        checks = asyncio.create_task(self._check_stalls())
+        try:
+            failures = await asyncio.gather(*(supervisor.run() for supervisor in self.supervisors))
+            self._end(next((failure for failure in failures if failure), _CLOSED))
+        finally:
+            self._end(ModelError("The worker's supervision failed.", "Report this with --debug."))
+            checks.cancel()
+            for supervisor in self.supervisors:
+                supervisor.close()
+            await asyncio.sleep(0)  # what was handed over before the end is in the queue now
+            assert self._ended is not None
+            for job in (*self._queue.drain(), *(job for one in self.supervisors for job in one.drain())):
+                fail(job.future, self._ended)
+
+    async def _check_stalls(self) -> None:
+        while True:
+            await asyncio.sleep(STALL_CHECK)
+            for supervisor in self.supervisors:
+                supervisor.check_stall()
+
+    def _admit(self, job: Job, timeout: float | None) -> None:
+        if job.abandoned:
+            return
+        if timeout is not None:
+            error = RequestTimeoutError(f"The text was not read within {timeout:g} s.", "Allow more time.")
+            job.timer = self._loop.call_later(timeout, fail, job.future, error)
+        self._queue.put(job)
+        for supervisor in self.supervisors:
+            supervisor.wake()
+
+    def _withdraw(self, job: Job) -> None:
+        if job.timer is not None:
+            job.timer.cancel()
+        self._queue.remove(job)
+        for supervisor in self.supervisors:
+            supervisor.abandon(job)
+
+    def _let_go(self) -> None:
+        self._end(_CLOSED)
+        for supervisor in self.supervisors:
+            supervisor.close()
