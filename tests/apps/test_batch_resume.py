@@ -83,7 +83,9 @@ def test_twenty_kills_lose_nothing_and_double_nothing(tmp_path: Path, form: str)
     source, out = tmp_path / "in.txt", tmp_path / f"o.{form}"
     texts = write_input(source)
     ended = [end(source, out, chance, kill) for kill in range(20 if form == "jsonl" else 5)]
-    assert sum(code in (-signal.SIGKILL, 130) for code in ended) >= len(ended) - 2, ended
+    # An interpreter that is interrupted before our code has begun ends by the signal itself, or with a traceback.
+    interrupted = (-signal.SIGKILL, 130, -signal.SIGINT, 1)
+    assert sum(code in interrupted for code in ended) >= len(ended) - 2, ended
     if rows_kept(out):  # and the file system lost what was not flushed: half a line and a block of zeros
         with open(out.with_name(out.name + ".partial"), "ab") as partial:
             partial.write(b'{"row": 1, "sta' + b"\0" * 512)

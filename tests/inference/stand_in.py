@@ -17,14 +17,20 @@ from toolkit.contract.analysis import Analysis
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.errors import ModelError
-from toolkit.inference.worker_process import serve
+from toolkit.inference import worker_process
 
 BATCH = 8
 
 
 def main() -> None:
     """Serve the stand-in."""
-    serve(load)
+    worker_process.serve(load)
+
+
+def without_prctl() -> None:
+    """Serve the stand-in on a system that cannot end a process with its parent."""
+    worker_process._die_with = lambda _: None
+    main()
 
 
 def load(wanted: dict[str, Any], progress: Callable[[int, int, str], None]) -> StandIn:

@@ -177,6 +177,31 @@ def test_groups_take_turns_of_bounded_length() -> None:
     assert model.turns == [("fast", TURN), ("explain", TURN), ("fast", TURN)]
 
 
+class Joined(Recorder):
+    """While it works on its first text, a second one arrives."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        super().__init__(1)
+        self.inbox = inbox
+        self.seen: list[str | None] = []
+
+    def analyze_many(self, texts: Iterator[str | None], **_: object) -> Iterator[Analysis]:
+        self.seen += [next(texts), next(texts)]
+        self.inbox.put(Request(2, "second", FAST))
+        self.seen += [next(texts), next(texts)]
+        raise Enough
+        yield
+
+
+def test_a_request_joins_the_turn_that_goes_on() -> None:
+    inbox = Inbox()
+    model = Joined(inbox)
+    inbox.put(Request(1, "first", FAST))
+    with pytest.raises(Enough):
+        take_turns(model, inbox, lambda _: None)
+    assert model.seen == ["first", None, "second", None]
+
+
 def test_what_is_dropped_is_not_read() -> None:
     inbox = Inbox()
     for number in range(3):
@@ -439,27 +464,43 @@ def test_several_workers_share_the_queue_and_lose_nothing() -> None:
 
 
 PARENT = """
-import sys, time
+import os, sys, time
 sys.path.insert(0, sys.argv[1])
 from toolkit.inference import supervisor
-supervisor.ENTRY = "stand_in:main"
+supervisor.ENTRY = sys.argv[3]
 from toolkit.inference.worker import WorkerModel
 model = WorkerModel.load()
 model.submit("sleep 600")
+while not any(job.begun for job in list(model._pool.supervisors[0]._running.values())):
+    time.sleep(0.01)  # once it works on the text, nothing but its parent's end can end it
+if sys.argv[2] == "fork" and os.fork() == 0:  # a copy of this process holds the worker's input open
+    sys.stdout.close()
+    time.sleep(30)
+    os._exit(0)
 print(model.pids[0], flush=True)
 time.sleep(0.3 if sys.argv[2] == "exit" else 600)
 """
 
 
-@pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "SIGINT", "exit"])
-def test_the_worker_ends_with_its_parent(end: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "end", "entry"),
+    [
+        ("", "SIGKILL", ENTRY),
+        ("", "SIGTERM", ENTRY),
+        ("", "SIGINT", ENTRY),
+        ("exit", "", ENTRY),
+        ("", "SIGKILL", "stand_in:without_prctl"),
+        ("fork", "SIGKILL", ENTRY),
+    ],
+)
+def test_the_worker_ends_with_its_parent(how: str, end: str, entry: str) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, HERE, end], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", PARENT, HERE, how, entry], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert alive(pid)
-        if end != "exit":
+        if end:
             parent.send_signal(signal.Signals[end])
         parent.wait(20)
     eventually(lambda: not alive(pid))

@@ -15,6 +15,8 @@ from toolkit.errors import DataError
 
 SHOWN = 5  # damaged rows that a report shows
 
+_LARGEST_CELL = 1 << 17  # characters; no corpus comes near it, a lost quotation mark does
+
 
 @dataclass
 class Damage:
@@ -130,6 +132,7 @@ def _lines(file: IO[str]) -> Iterator[str]:
 
 
 def _csv_rows(path: Path, file: IO[str]) -> Iterator[list[str]]:
+    csv.field_size_limit(_LARGEST_CELL)  # the limit is the module's own, and other readers raise it
     try:
         yield from csv.reader(file)
     except csv.Error as error:

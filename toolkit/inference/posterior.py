@@ -62,11 +62,13 @@ def coarsen(posterior: np.ndarray, native: str, target: str) -> tuple[np.ndarray
     """
     mapping = load_taxonomy(native).mapping(target)
     result = np.zeros((len(posterior), len(load_taxonomy(target).labels)))
+    outside = np.zeros(len(posterior))
     for column, goal in enumerate(mapping):
-        if goal is not None:
+        if goal is None:
+            outside += posterior[:, column]
+        else:
             result[:, goal] += posterior[:, column]
-    inside = result.sum(1)
-    return result / np.maximum(inside, 1e-12)[:, None], np.clip(1.0 - inside, 0.0, 1.0)
+    return result / np.maximum(result.sum(1), 1e-12)[:, None], outside
 
 
 def best_native(posterior: np.ndarray, native: str, target: str, winner: int) -> int:
