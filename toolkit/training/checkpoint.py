@@ -50,6 +50,16 @@ def save_adapter(model: Any, folder: Path, facts: dict[str, str], config: TrainC
     with replacing(weights) as path:
         save_file(lowered, path, metadata={"format": "pt"})
     (folder / "README.md").unlink(missing_ok=True)
-    told = {"config": json.loads(config.model_dump_json(exclude={"out", "init"})), "metrics": metrics}
+    told = {"config": _public(config), "metrics": metrics}
     for name, content in (("base.json", facts), ("training.json", told)):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _public(config: TrainConfig) -> dict[str, Any]:
+    """The settings as others may read them: files by their names, without this machine's folders."""
+    told: dict[str, Any] = json.loads(config.model_dump_json(exclude={"out", "init"}))
+    told["base"] = Path(config.base).stem
+    for key in ("chains", "samples"):
+        if told["data"][key]:
+            told["data"][key] = Path(told["data"][key]).name
+    return told
