@@ -19,7 +19,8 @@ ROWS = 3_000
 
 # Slow enough to be killed in the middle, with checkpoints close enough together to be met while they are written.
 SCRIPT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
 from pathlib import Path
 from toolkit.apps import journal
 from toolkit.apps.batch import run_batch

@@ -464,7 +464,8 @@ def test_several_workers_share_the_queue_and_lose_nothing() -> None:
 
 
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
 sys.path.insert(0, sys.argv[1])
 from toolkit.inference import supervisor
 supervisor.ENTRY = sys.argv[3]
