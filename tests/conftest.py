@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+# A shell ignores SIGINT for what it starts in the background, and the programs that tests interrupt would inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 USER_SETTINGS = ("CONFIG", "MODEL", "LENS", "TAXONOMY", "MODE", "THREADS", "GPU_LAYERS", "ADAPTER", "BASE")
 
