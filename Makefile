@@ -1,7 +1,7 @@
 # The few things people do here. Inside a virtual environment; `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help install test quick lint format types check clean
+.PHONY: help install test quick soak scale browser lint format types check clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,15 @@ test:  ## run all tests
 
 quick:  ## run the tests that need no trained model
 	pytest -m "not real and not browser and not soak and not scale"
+
+soak:  ## twenty thousand requests with kills (SOAK_SCALE=0.1 for a tenth)
+	pytest -m soak tests/soak
+
+scale:  ## very large inputs and models
+	pytest -m scale
+
+browser:  ## the page in a real headless Chromium
+	pytest -m browser
 
 lint:  ## check style and formatting
 	ruff check .

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -69,7 +70,14 @@ def _known_keys(kind: type[BaseModel]) -> list[str]:
     keys: list[str] = []
     for name, field in kind.model_fields.items():
         keys.append(name)
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        for inner in _kinds_in(field.annotation):
             keys += _known_keys(inner)
     return keys
+
+
+def _kinds_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The configurations that an annotation names, alone, optional or in a tuple."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _kinds_in(part)

@@ -51,7 +51,7 @@ class StandIn:
     def posteriors(self, texts: Sequence[str], *, lens: Lens) -> tuple[Floats, Floats]:
         self.asked += texts
         raw = np.stack([self.known[text] for text in texts])
-        return apply_temperature(raw, self.calibration.temperature_of(lens)), np.full(len(texts), 0.97)
+        return apply_temperature(raw, self.calibration.of(lens).temperature), np.full(len(texts), 0.97)
 
     def answers(self, texts: Iterable[str], *, lens: Lens) -> Iterator[tuple[str, str]]:  # noqa: ARG002
         for text in texts:

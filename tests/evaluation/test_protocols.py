@@ -48,6 +48,20 @@ def test_shared10_takes_rows_with_one_label_that_is_among_the_ten(corpora: Path)
     assert not rows.thresholded
 
 
+def test_the_reader_is_judged_on_situations(tmp_path: Path) -> None:
+    folder = tmp_path / "empathetic"
+    folder.mkdir()
+    rows = "s1\tsad\tMy dog died\ns2\tjealous\tShe has two\ns3\tterrified\tThe stairs creaked\n"
+    (folder / "situations_valid.tsv").write_text("conv_id\temotion\tsituation\n" + rows, encoding="utf-8")
+    whole = load_rows("empathetic", "dev", source=tmp_path)
+    assert (whole.lens, whole.taxonomy, len(whole.texts), whole.thresholded) == (Lens.READER, "empathetic", 3, False)
+    ten = load_rows("empathetic10", "dev", source=tmp_path)
+    assert ten.texts == ("My dog died", "The stairs creaked")  # jealous is none of the ten
+    assert gold_names("empathetic10", tmp_path) == [{"sadness"}, {"fear"}]
+    with pytest.raises(UsageError, match="lens reader"):
+        load_rows("empathetic", "dev", source=tmp_path, lens=Lens.AUTHOR)
+
+
 def test_a_limit_takes_the_first_rows_of_the_protocol(corpora: Path) -> None:
     assert load_rows("goemotions", "test", source=corpora, limit=3).texts == tuple(text for text, _, _ in ROWS[:3])
     assert load_rows("shared10", "dev", source=corpora, limit=3).texts == ("I am so happy", "", "I am so happy")
@@ -64,10 +78,7 @@ def test_two_labels_may_fall_together(corpora: Path) -> None:
 def test_an_unknown_protocol_names_what_there_is() -> None:
     with pytest.raises(UsageError, match="'plutchik'") as failed:
         load_rows("plutchik")
-    assert "goemotions, ekman, sentiment, shared10" in failed.value.hint
-    for later in ("empathetic", "empathetic10", "echo-room"):
-        with pytest.raises(UsageError):
-            load_rows(later)
+    assert "goemotions, ekman, sentiment, shared10, empathetic, empathetic10" in failed.value.hint
 
 
 def test_a_protocol_fixes_lens_and_taxonomy(corpora: Path) -> None:
@@ -149,7 +160,15 @@ def test_a_cell_may_be_ten_megabytes(tmp_path: Path) -> None:
 
 @pytest.mark.skipif("EMOTION_LRM_CORPORA" not in os.environ, reason="EMOTION_LRM_CORPORA names no corpora folder")
 @pytest.mark.parametrize(
-    ("protocol", "count"), [("goemotions", 5426), ("ekman", 5426), ("sentiment", 5426), ("shared10", 2548)]
+    ("protocol", "count"),
+    [
+        ("goemotions", 5426),
+        ("ekman", 5426),
+        ("sentiment", 5426),
+        ("shared10", 2548),
+        ("empathetic", 2770),
+        ("empathetic10", 1705),
+    ],
 )
 def test_the_official_dev_split_has_the_known_number_of_rows(protocol: str, count: int) -> None:
     rows = load_rows(protocol, "dev")

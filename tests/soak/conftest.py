@@ -1,4 +1,4 @@
-"""A small model with the default one's tokenizer, and the long test left out unless it is asked for."""
+"""A small model with the default one's tokenizer."""
 
 from __future__ import annotations
 
@@ -13,15 +13,6 @@ from convert.header import check_header
 from convert.merge import merged_plans, merged_rows
 from toolkit.base import find_base_gguf, load_base
 from toolkit.inference.worker import WorkerModel
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked ``soak`` where no marker was asked for."""
-    if config.option.markexpr:
-        return
-    long = [item for item in items if item.get_closest_marker("soak")]
-    config.hook.pytest_deselected(items=long)
-    items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture(scope="session")

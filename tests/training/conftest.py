@@ -109,7 +109,7 @@ def workplace(tmp_path: Path, tiny_base: Path, corpora: Path, monkeypatch: pytes
     run = {
         "name": "tiny",
         "base": str(tmp_path / "base.yaml"),
-        "data": {"chains": str(tmp_path / "chains.jsonl"), "dev_limit": 60},
+        "data": {"author": {"chains": str(tmp_path / "chains.jsonl")}, "dev_limit": 60},
         "lora": {"rank": 8, "alpha": 16},
         "max_steps": 12,
         "epochs": 2,

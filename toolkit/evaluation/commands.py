@@ -14,6 +14,8 @@ from toolkit.errors import UsageError
 from toolkit.evaluation.protocols import PROTOCOLS, Rows, load_rows
 from toolkit.settings import Progress, Settings, model_options, open_model
 
+NATIVE = tuple(lens.native for lens in Lens)
+
 
 @click.command()
 @click.argument("protocol")
@@ -26,7 +28,7 @@ from toolkit.settings import Progress, Settings, model_options, open_model
     "calibration",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="With goemotions on all of dev: write what ships as calibration.json.",
+    help="With goemotions or empathetic on all of dev: write what ships as calibration.json.",
 )
 @model_options
 @click.pass_context
@@ -42,7 +44,8 @@ def evaluate(
 ) -> None:
     """Measure a model by PROTOCOL, or on a file of your own.
 
-    PROTOCOL is goemotions, ekman, sentiment, shared10, or a CSV, TSV or JSONL file with the columns text and emotion.
+    PROTOCOL is goemotions, ekman, sentiment, shared10, empathetic, empathetic10, or a CSV, TSV or JSONL file with the
+    columns text and emotion.
     Fast mode gives the same figures several times faster, without those of the reasoning.
 
     \b
@@ -53,23 +56,26 @@ def evaluate(
     from toolkit.evaluation.evaluate import judge, read
     from toolkit.evaluation.table import print_evaluation
 
-    if calibration and (protocol, split, limit) != ("goemotions", "dev", None):
-        raise UsageError("Calibration is fitted on all of the goemotions dev split.", "Leave --limit and --split out.")
+    if calibration and (protocol not in NATIVE or (split, limit) != ("dev", None)):
+        raise UsageError(
+            f"Calibration is fitted on all of the dev split of {' or '.join(NATIVE)}.", "Leave --limit and --split out."
+        )
     rows = _load(ctx, protocol, split, source, limit, settings)
     with open_model(settings) as model, Progress() as progress:
         reading = read(model, rows, progress)
         judged = judge(model, rows, reading, mode=settings.mode, progress=progress)
-        temperature = model.calibration.temperature_of(rows.lens)
+        temperature = model.calibration.of(rows.lens).temperature
     if as_json:
         click.echo(json.dumps(judged.to_dict(), ensure_ascii=False))
     else:
         print_evaluation(judged, sys.stdout)
     if calibration and rows.native_gold is not None:
-        from toolkit.evaluation.calibrate import fit_calibration, write_calibration
+        from toolkit.evaluation.calibrate import add_calibration, fit_calibration
         from toolkit.inference.posterior import apply_temperature
 
         raw = apply_temperature(reading.posterior, 1.0 / temperature)
-        write_calibration(fit_calibration(raw, rows.native_gold, f"{protocol} {split}"), calibration)
+        fitted = fit_calibration(raw, rows.native_gold, rows.lens, f"{protocol} {split}")
+        add_calibration(fitted, rows.lens, calibration)
 
 
 def _load(
@@ -80,6 +86,6 @@ def _load(
     def free(name: str) -> bool:
         return protocol not in PROTOCOLS or ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
-    lens = parse_lens(settings.lens) if free("lens") else Lens.AUTHOR
+    lens = parse_lens(settings.lens) if free("lens") else None
     taxonomy = settings.taxonomy if free("taxonomy") else None
     return load_rows(protocol, split, source=source, limit=limit, lens=lens, taxonomy=taxonomy)

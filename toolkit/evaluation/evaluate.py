@@ -42,7 +42,9 @@ class Evaluation:
     """One model judged by one protocol; the fields are the keys of ``evaluate --json`` and explained there.
 
     ``accuracy``, F1, precision, recall and ``ece`` lie between 0 and 1, ``loss`` is in nats, ``intervals`` are 95 %
-    bootstrap intervals over rows. What needs explain mode is None in fast mode.
+    bootstrap intervals over rows. ``subset_accuracy`` is the share of rows whose predicted set of labels is the gold
+    set, ``hamming_loss`` the share of wrong decisions over rows and labels, ``top5_accuracy`` the share of rows with a
+    gold label among the five most probable. What needs explain mode is None in fast mode.
     """
 
     protocol: str
@@ -56,6 +58,9 @@ class Evaluation:
     weighted_precision: float
     weighted_recall: float
     weighted_f1: float
+    subset_accuracy: float
+    hamming_loss: float
+    top5_accuracy: float
     ece: float
     loss: float
     valid_rate: float | None
@@ -115,7 +120,7 @@ def predict(posterior: Floats, rows: Rows, calibration: Calibration) -> tuple[Fl
     def project(native: Floats) -> Floats:
         return coarsen(native, rows.lens.native, rows.taxonomy)[0]
 
-    temperature = calibration.temperature_of(rows.lens)
+    temperature = calibration.of(rows.lens).temperature
     if rows.split == "dev" and rows.native_gold is not None:
         raw = apply_temperature(posterior, 1.0 / temperature)
         tempered = temperature != 1.0
@@ -127,7 +132,7 @@ def predict(posterior: Floats, rows: Rows, calibration: Calibration) -> tuple[Fl
     top = metrics.one_hot_argmax(scores)
     if not rows.thresholded:
         return scores, top, False
-    fitted = calibration.thresholds.get(rows.taxonomy)
+    fitted = calibration.of(rows.lens).thresholds.get(rows.taxonomy)
     if fitted is None:
         return scores, (scores >= FALLBACK_THRESHOLD) | top, False
     cuts = [fitted.get(label, FALLBACK_THRESHOLD) for label in load_taxonomy(rows.taxonomy).labels]
@@ -164,6 +169,9 @@ def _summarise(
         weighted_precision=by_label.weighted(by_label.precision),
         weighted_recall=by_label.weighted(by_label.recall),
         weighted_f1=by_label.weighted(by_label.f1),
+        subset_accuracy=float((predicted == rows.gold).all(1).mean()),
+        hamming_loss=float((predicted != rows.gold).mean()),
+        top5_accuracy=float(metrics.top_correct(scores, rows.gold, 5).mean()),
         ece=metrics.calibration_error(scores.max(1), correct),
         loss=metrics.gold_loss(scores, rows.gold),
         valid_rate=rates.valid if rates else None,

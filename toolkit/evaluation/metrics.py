@@ -46,9 +46,10 @@ def score_labels(predicted: Bools, gold: Bools) -> LabelScores:
     )
 
 
-def top_correct(posterior: Floats, gold: Bools) -> Bools:
-    """For each row whether its most probable label is among the gold labels; shape (n,)."""
-    return np.asarray(gold[np.arange(len(gold)), posterior.argmax(1)])
+def top_correct(posterior: Floats, gold: Bools, k: int = 1) -> Bools:
+    """For each row whether one of its ``k`` most probable labels is among the gold labels; shape (n,)."""
+    ranked = np.argsort(-posterior, 1, kind="stable")[:, :k]
+    return np.asarray(np.take_along_axis(gold, ranked, 1).any(1))
 
 
 def one_hot_argmax(posterior: Floats) -> Bools:

@@ -16,12 +16,37 @@ import numpy as np
 from toolkit.contract.example import Example
 from toolkit.contract.lens import Lens, check_pair
 from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.corpora.empathetic import read_empathetic
 from toolkit.corpora.goemotions import read_goemotions
 from toolkit.errors import DataError, UsageError
 from toolkit.evaluation.metrics import Bools
 
-# Name: whether a row may have several gold labels, so that predictions come from thresholds; the taxonomy has its name.
-PROTOCOLS = {"goemotions": True, "ekman": True, "sentiment": True, "shared10": False}
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """What a named protocol judges.
+
+    Attributes:
+        lens: whose corpus and native labels.
+        taxonomy: in which gold and predictions are.
+        thresholded: whether F1 is of the predictions from thresholds, as a row may have several gold labels.
+        alone: whether only rows count whose one gold label has a place in ``taxonomy``.
+    """
+
+    lens: Lens
+    taxonomy: str
+    thresholded: bool = False
+    alone: bool = False
+
+
+PROTOCOLS = {
+    "goemotions": Protocol(Lens.AUTHOR, "goemotions", thresholded=True),
+    "ekman": Protocol(Lens.AUTHOR, "ekman", thresholded=True),
+    "sentiment": Protocol(Lens.AUTHOR, "sentiment", thresholded=True),
+    "shared10": Protocol(Lens.AUTHOR, "shared10", alone=True),
+    "empathetic": Protocol(Lens.READER, "empathetic"),
+    "empathetic10": Protocol(Lens.READER, "shared10", alone=True),
+}
 FILE_TYPES = (".csv", ".tsv", ".jsonl", ".ndjson")
 CELL_LIMIT = 1 << 30
 T = TypeVar("T")
@@ -57,7 +82,7 @@ def load_rows(
     *,
     source: Path | None = None,
     limit: int | None = None,
-    lens: Lens = Lens.AUTHOR,
+    lens: Lens | None = None,
     taxonomy: str | None = None,
 ) -> Rows:
     """The first ``limit`` rows of a protocol, all by default.
@@ -67,7 +92,7 @@ def load_rows(
         split: ``train``, ``dev`` or ``test`` of the protocol's corpus.
         source: the folder with the corpora; see :func:`~toolkit.corpora.goemotions.read_goemotions`.
         limit: the number of rows.
-        lens: for a file, the lens to judge.
+        lens: for a file, the lens to judge; the author's by default.
         taxonomy: for a file, the taxonomy of its labels; the lens's own by default.
 
     Raises:
@@ -75,13 +100,18 @@ def load_rows(
         DataError: for a missing split, or a file that cannot be read.
     """
     if protocol in PROTOCOLS:
-        if lens is not Lens.AUTHOR or taxonomy not in (None, protocol):
-            raise UsageError(f"The protocol {protocol} judges the lens author in its own taxonomy.", "Leave them out.")
-        return _protocol_rows(protocol, split, itertools.islice(_examples(protocol, split, source), limit))
+        fixed = PROTOCOLS[protocol]
+        if lens not in (None, fixed.lens) or taxonomy not in (None, fixed.taxonomy):
+            raise UsageError(
+                f"The protocol {protocol} judges the lens {fixed.lens} in its own taxonomy, {fixed.taxonomy}.",
+                "Leave --lens and --taxonomy out.",
+            )
+        return _protocol_rows(protocol, split, itertools.islice(_examples(fixed, split, source), limit))
     if Path(protocol).suffix.lower() not in FILE_TYPES:
         raise UsageError(
             f"There is no protocol {protocol!r}.", f"Use {', '.join(PROTOCOLS)}, or a file ending in .csv or .jsonl."
         )
+    lens = lens or Lens.AUTHOR
     taxonomy = taxonomy or lens.native
     check_pair(lens, taxonomy)
     found = _some(list(itertools.islice(read_file(Path(protocol), taxonomy), limit)), protocol)
@@ -89,23 +119,25 @@ def load_rows(
     return Rows(protocol, None, lens, taxonomy, tuple(text for text, _ in found), gold, None, False)
 
 
-def _examples(protocol: str, split: str, source: Path | None) -> Iterator[Example]:
-    """Every example of the split; for ``shared10`` only those with exactly one label, which is among the ten."""
-    native = load_taxonomy(Lens.AUTHOR.native)
-    mapping = native.mapping(protocol)
-    for example in read_goemotions(split, source):
-        alone = len(example.labels) == 1 and mapping[native.index(example.labels[0])] is not None
-        if alone or protocol != "shared10":
+def _examples(protocol: Protocol, split: str, source: Path | None) -> Iterator[Example]:
+    """Every example of the split, or those with exactly one label, which has a place in the protocol's taxonomy."""
+    native = load_taxonomy(protocol.lens.native)
+    mapping = native.mapping(protocol.taxonomy)
+    read = {Lens.AUTHOR: read_goemotions, Lens.READER: read_empathetic}[protocol.lens]
+    for example in read(split, source):
+        fits = len(example.labels) == 1 and mapping[native.index(example.labels[0])] is not None
+        if fits or not protocol.alone:
             yield example
 
 
-def _protocol_rows(protocol: str, split: str, found: Iterable[Example]) -> Rows:
+def _protocol_rows(name: str, split: str, found: Iterable[Example]) -> Rows:
     examples = _some(list(found), f"The {split} split")
-    native = Lens.AUTHOR.native
+    protocol = PROTOCOLS[name]
+    native = protocol.lens.native
     gold = label_matrix((example.labels for example in examples), len(examples), native)
     texts = tuple(example.text for example in examples)
-    mapped = mapped_gold(gold, native, protocol)
-    return Rows(protocol, split, Lens.AUTHOR, protocol, texts, mapped, gold, PROTOCOLS[protocol])
+    mapped = mapped_gold(gold, native, protocol.taxonomy)
+    return Rows(name, split, protocol.lens, protocol.taxonomy, texts, mapped, gold, protocol.thresholded)
 
 
 def _some(found: list[T], named: str) -> list[T]:

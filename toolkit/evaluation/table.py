@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.evaluation.evaluate import Evaluation
+from toolkit.evaluation.protocols import PROTOCOLS
 
 
 def print_evaluation(evaluation: Evaluation, file: IO[str]) -> None:
@@ -27,11 +28,15 @@ def _summary(evaluation: Evaluation) -> Table:
     table.add_column()
     table.add_column(justify="right")
     table.add_column(style="dim")
+    several = evaluation.protocol in PROTOCOLS and PROTOCOLS[evaluation.protocol].thresholded
     for name, value in (
         ("accuracy", evaluation.accuracy),
         ("macro-F1", evaluation.macro_f1),
         ("micro-F1", evaluation.micro_f1),
         ("weighted F1", evaluation.weighted_f1),
+        ("all labels right", evaluation.subset_accuracy if several else None),
+        ("Hamming loss", evaluation.hamming_loss if several else None),
+        ("among the top five", evaluation.top5_accuracy if evaluation.protocol == "empathetic" else None),
         ("calibration error", evaluation.ece),
         ("loss", evaluation.loss),
         ("median coverage", evaluation.median_coverage),

@@ -12,31 +12,46 @@ from toolkit.errors import ModelError
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """Fitted on the dev split named in ``fitted_on``; the defaults change nothing.
+class LensCalibration:
+    """What was fitted for one lens on the split named in ``fitted_on``; the defaults change nothing.
 
     Attributes:
-        temperature: per lens; above 1 the model was too sure.
+        temperature: above 1 the model was too sure.
         thresholds: per taxonomy and label the score from which the label counts as present.
-        abstain_below: per taxonomy the confidence under which the error rate was above ``risk``.
-        risk: the error rate that ``abstain_below`` was chosen for.
+        abstain_below: per taxonomy the confidence under which the error rate was above the risk.
     """
 
     fitted_on: str = ""
-    temperature: Mapping[str, float] = field(default_factory=dict)
+    temperature: float = 1.0
     thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     abstain_below: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The calibration of every lens that has one.
+
+    Attributes:
+        lenses: by the lens's name.
+        risk: the error rate that ``abstain_below`` was chosen for.
+    """
+
+    lenses: Mapping[str, LensCalibration] = field(default_factory=dict)
     risk: float | None = None
 
-    def temperature_of(self, lens: Lens) -> float:
-        """The temperature of a lens, 1.0 where none was fitted."""
-        return self.temperature.get(str(lens), 1.0)
+    def of(self, lens: Lens) -> LensCalibration:
+        """The calibration of a lens; one that changes nothing where none was fitted."""
+        return self.lenses.get(str(lens), LensCalibration())
 
-    def present(self, taxonomy: str, scores: Mapping[str, float]) -> list[str]:
+    def present(self, lens: Lens, taxonomy: str, scores: Mapping[str, float]) -> list[str]:
         """The labels at or above their threshold (0.5 where none was fitted), highest score first."""
-        fitted = self.thresholds.get(taxonomy, {})
+        fitted = self.of(lens).thresholds.get(taxonomy, {})
         found = [label for label, score in scores.items() if score >= fitted.get(label, 0.5)]
         return sorted(found, key=lambda label: -scores[label])
+
+    def abstains(self, lens: Lens, taxonomy: str, confidence: float) -> bool:
+        """Whether answers of so little confidence were wrong more often than ``risk`` allows."""
+        return confidence < self.of(lens).abstain_below.get(taxonomy, 0.0)
 
 
 def parse_calibration(source: str) -> Calibration:
@@ -47,7 +62,11 @@ def parse_calibration(source: str) -> Calibration:
     """
     try:
         raw: dict[str, Any] = json.loads(source)
-        known = {key: raw[key] for key in Calibration.__slots__ if key in raw}
-        return Calibration(**known)
-    except (ValueError, TypeError) as error:
+        lenses = {lens: LensCalibration(**_known(found)) for lens, found in raw.get("lenses", {}).items()}
+        return Calibration(lenses, raw.get("risk"))
+    except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"The model's calibration is damaged: {error}.", "Rebuild the model.") from None
+
+
+def _known(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: found[key] for key in LensCalibration.__slots__ if key in found}

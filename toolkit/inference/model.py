@@ -137,7 +137,7 @@ class EmotionModel:
             yield self._analysis(text, done.reading, lens, taxonomy, done.reasoning)
 
     def _calibrated(self, posterior: np.ndarray, lens: Lens) -> np.ndarray:
-        return apply_temperature(posterior, self.calibration.temperature_of(lens))
+        return apply_temperature(posterior, self.calibration.of(lens).temperature)
 
     def _decide(self, posterior: np.ndarray, lens: Lens, taxonomy: str) -> tuple[np.ndarray, float, int]:
         """Scores in ``taxonomy``, mass outside, and the native label to argue for."""
@@ -149,7 +149,7 @@ class EmotionModel:
         values, outside, fine = self._decide(reading.posterior, lens, taxonomy)
         scores = dict(zip(load_taxonomy(taxonomy).labels, map(float, values), strict=True))
         emotion = max(scores, key=lambda label: scores[label])
-        present = self.calibration.present(taxonomy, scores)
+        present = self.calibration.present(lens, taxonomy, scores)
         return Analysis(
             text=text,
             lens=lens,
@@ -158,7 +158,7 @@ class EmotionModel:
             emotion=emotion,
             fine_emotion=load_taxonomy(lens.native).labels[fine],
             confidence=scores[emotion],
-            abstained=scores[emotion] < self.calibration.abstain_below.get(taxonomy, 0.0),
+            abstained=self.calibration.abstains(lens, taxonomy, scores[emotion]),
             emotions=(emotion, *(label for label in present if label != emotion)),
             scores=scores,
             coverage=reading.coverage,

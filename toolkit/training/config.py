@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from toolkit.config import Config
+from toolkit.contract.lens import Lens
 
 
 class LoraSettings(Config):
@@ -18,19 +19,42 @@ class LoraSettings(Config):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
+class LensData(Config):
+    """What is learned through one lens: labelled rows, and rows with a chain of reasoning."""
+
+    rows: Path | None = Field(None, description="JSONL of labelled rows in place of the corpus, such as cleaned ones")
+    turns: int = Field(0, ge=0, description="reader: speaker turns beside the situations")
+    chains: Path | None = Field(None, description="JSONL written by `emotion-lrm data cot`")
+    chain_limit: int | None = None
+    labels_per_chain: float | None = Field(None, description="rows without a chain for each with one; null takes all")
+
+
+class SampleData(Config):
+    """A file of our own texts with label and reasoning, through the lenses that it is learned through."""
+
+    file: Path
+    lenses: tuple[Lens, ...] = (Lens.AUTHOR,)
+    limit: int | None = Field(None, description="take the first texts only")
+    repeats: int = Field(1, ge=1)
+
+
 class DataSettings(Config):
     """What is learned from. Limits take the first rows after a seeded shuffle; null takes all."""
 
     split: str = "train"
     limit: int | None = None
-    soft_labels: Literal["equal", "votes"] = "equal"
-    chains: Path | None = Field(None, description="JSONL written by `emotion-lrm data cot`")
-    samples: Path | None = Field(None, description="JSONL of our own texts with label and reasoning")
-    sample_limit: int | None = Field(None, description="take the first samples only")
-    sample_repeats: int = Field(1, ge=1)
-    chain_limit: int | None = None
-    labels_per_chain: float | None = Field(None, description="label-only examples per chain; null takes all")
+    soft_labels: Literal["equal", "votes", "first"] = Field(
+        "equal", description="the target of a row of several labels: equal shares, the raters' votes, its first label"
+    )
+    author: LensData | None = Field(LensData(), description="GoEmotions; null leaves the lens out")
+    reader: LensData | None = Field(None, description="EmpatheticDialogues; null leaves the lens out")
+    samples: tuple[SampleData, ...] = ()
     dev_limit: int = 1000
+
+    def lenses(self) -> dict[Lens, LensData]:
+        """What each lens that is not left out learns."""
+        named = {Lens.AUTHOR: self.author, Lens.READER: self.reader}
+        return {lens: wanted for lens, wanted in named.items() if wanted is not None}
 
 
 class TrainConfig(Config):

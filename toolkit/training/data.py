@@ -1,56 +1,95 @@
-"""The rows that a training run asks for: labelled examples, chains, dev."""
+"""The rows that a training run asks for: labelled examples, chains and samples through each lens, and dev rows."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from toolkit.contract.example import Example
+from toolkit.contract.lens import Lens
+from toolkit.corpora.agreement import AgreementConfig, attach
+from toolkit.corpora.empathetic import read_empathetic
 from toolkit.corpora.goemotions import read_goemotions
-from toolkit.training.config import TrainConfig
+from toolkit.corpora.jsonl import read_examples
+from toolkit.corpora.prepare import load_raters
+from toolkit.training.config import DataSettings, LensData, SampleData, TrainConfig
+
+_SAMPLE_KEYS = {Lens.AUTHOR: ("emotion", "reasoning"), Lens.READER: ("reader_emotion", "reader_reasoning")}
 
 
 def load_training(config: TrainConfig, source: Path | None) -> list[Example]:
-    """The training mix of ``config.data``: labelled examples and, where asked for, chains.
+    """The training mix of ``config.data`` through every lens that it names, cut to ``data.limit``.
 
     An example that has a chain enters once, with it, and keeps the soft target of all its labels.
     """
-    labelled = list(read_goemotions(config.data.split, source))
-    if config.data.chains is None:
-        chains: list[Example] = []
-    else:
-        from toolkit.corpora.jsonl import read_examples
-
-        chains = list(read_examples(config.data.chains))
-    return mix(config, labelled, chains) + load_samples(config)
-
-
-def load_samples(config: TrainConfig) -> list[Example]:
-    """The texts of ``data.samples`` through the author's lens, ``sample_repeats`` times; none where it names none."""
-    if config.data.samples is None:
-        return []
-    lines = config.data.samples.read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines[: config.data.sample_limit]]
-    samples = [Example(r["text"], (r["emotion"],), id=r["id"], reasoning=r["reasoning"]) for r in rows]
-    return samples * config.data.sample_repeats
+    found: list[Example] = []
+    for lens, wanted in config.data.lenses().items():
+        found += mix(wanted, _labelled(lens, wanted, config.data, source), lens, config.seed)
+    for samples in config.data.samples:
+        found += load_samples(samples)
+    return found[: config.data.limit]
 
 
 def load_dev(config: TrainConfig, source: Path | None) -> list[Example]:
-    """The first ``dev_limit`` rows of the dev split, to watch the run."""
-    return list(read_goemotions("dev", source))[: config.data.dev_limit]
+    """The first ``dev_limit`` dev rows of each lens, to watch the run."""
+    readers = {Lens.AUTHOR: read_goemotions, Lens.READER: read_empathetic}
+    rows = (itertools.islice(readers[lens]("dev", source), config.data.dev_limit) for lens in config.data.lenses())
+    return list(itertools.chain.from_iterable(rows))
 
 
-def mix(config: TrainConfig, labelled: list[Example], chains: list[Example]) -> list[Example]:
-    """Choose by the config's seed: ``chain_limit`` chains, then ``labels_per_chain`` labelled examples for each."""
-    chance = random.Random(config.seed)
-    chains = chance.sample(chains, len(chains))[: config.data.chain_limit]
+def load_samples(samples: SampleData) -> list[Example]:
+    """The first ``limit`` texts of a samples file through each of its lenses, ``repeats`` times."""
+    lines = samples.file.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines[: samples.limit]]
+    found = []
+    for lens in samples.lenses:
+        label, reasoning = _SAMPLE_KEYS[lens]
+        found += [Example(r["text"], (r[label],), lens, r["id"], reasoning=r[reasoning]) for r in rows]
+    return found * samples.repeats
+
+
+def mix(wanted: LensData, labelled: list[Example], lens: Lens, seed: int) -> list[Example]:
+    """Choose by the seed: ``chain_limit`` chains, then ``labels_per_chain`` labelled examples for each."""
+    chance = random.Random(seed)
+    chains = [e for e in read_examples(wanted.chains) if e.lens is lens] if wanted.chains else []
+    chains = chance.sample(chains, len(chains))[: wanted.chain_limit]
     reasoned = {e.id for e in chains}
     rest = [e for e in labelled if e.id not in reasoned]
     chance.shuffle(rest)
-    if config.data.labels_per_chain is not None and chains:
-        rest = rest[: round(config.data.labels_per_chain * len(chains))]
+    if wanted.labels_per_chain is not None and chains:
+        rest = rest[: round(wanted.labels_per_chain * len(chains))]
     gold = {e.id: e for e in labelled}
     joined = [replace(e, soft=gold[e.id].target()) if e.id in gold else e for e in chains]
-    return (joined + rest)[: config.data.limit]
+    return joined + rest
+
+
+def _labelled(lens: Lens, wanted: LensData, data: DataSettings, source: Path | None) -> list[Example]:
+    """Every labelled row of a lens: of a file, of GoEmotions, or EmpatheticDialogues' situations and some turns."""
+    if wanted.rows is not None:
+        found = [e for e in read_examples(wanted.rows) if e.lens is lens]
+    elif lens is Lens.READER:
+        return [*read_empathetic(data.split, source), *_some_turns(wanted, data, source)]
+    else:
+        found = list(read_goemotions(data.split, source))
+    return list(_share(found, data, source))
+
+
+def _some_turns(wanted: LensData, data: DataSettings, source: Path | None) -> list[Example]:
+    if not wanted.turns:
+        return []
+    turns = list(read_empathetic(data.split, source, "utterance"))
+    return random.Random(0).sample(turns, min(wanted.turns, len(turns)))
+
+
+def _share(examples: Iterable[Example], data: DataSettings, source: Path | None) -> Iterator[Example]:
+    """The examples with the targets that ``soft_labels`` asks for."""
+    if data.soft_labels == "votes":
+        raters = AgreementConfig()
+        return attach(examples, load_raters(raters, source).agreements, raters)
+    if data.soft_labels == "first":
+        return (replace(e, labels=e.labels[:1], soft=None) for e in examples)
+    return iter(examples)

@@ -1,0 +1,128 @@
+"""Which rows a run learns from: both lenses, chains, samples, and the targets of rows with several labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.config import load_config
+from toolkit.contract.example import Example
+from toolkit.contract.lens import Lens
+from toolkit.errors import ConfigError
+from toolkit.training.config import TrainConfig
+from toolkit.training.data import load_dev, load_training
+
+CHAIN = {"id": "c2", "text": "I won the race", "lens": "author", "labels": ["joy"], "reasoning": "They “won”: joy."}
+READER_CHAIN = {
+    "id": "s1", "text": "My dog died", "lens": "reader", "labels": ["sad"], "reasoning": "A dog that “died” is sad."
+}  # fmt: skip
+SAMPLE = {
+    "id": "x1", "text": "At last!", "emotion": "relief", "reasoning": "It is “At last” over: relief.",
+    "reader_emotion": "content", "reader_reasoning": "What is “At last” there leaves them content.",
+}  # fmt: skip
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Three comments, two with two labels; two situations with three turns each; votes for one comment."""
+    comments, dialogues = tmp_path / "goemotions", tmp_path / "empathetic"
+    comments.mkdir()
+    dialogues.mkdir()
+    rows = "You fool\t2,3\tc1\nI won the race\t17\tc2\nThanks, love it\t15,18\tc3\n"
+    (comments / "train.tsv").write_text(rows, encoding="utf-8")
+    (comments / "dev.tsv").write_text("Hm\t27\td1\nOh\t26\td2\n", encoding="utf-8")
+    votes = "id\tsplit\tofficial_labels\tn_sampled_ratings\tsampled_votes\ttext\nc1\ttrain\t2,3\t3\t2:3\tYou fool\n"
+    (comments / "votes.tsv").write_text(votes, encoding="utf-8")
+    situations = "conv_id\temotion\tsituation\ns1\tsad\tMy dog died\ns2\tproud\tI passed\n"
+    turns = "conv_id\tutterance_idx\temotion\trole\tutterance\n" + "".join(
+        f"{c}\t{i}\t{e}\t{role}\tTurn {i} of {c}\n"
+        for c, e in (("s1", "sad"), ("s2", "proud"))
+        for i, role in ((1, "speaker"), (2, "listener"), (3, "speaker"))
+    )
+    for split in ("train", "valid"):
+        (dialogues / f"situations_{split}.tsv").write_text(situations, encoding="utf-8")
+        (dialogues / f"utterances_{split}.tsv").write_text(turns, encoding="utf-8")
+    return tmp_path
+
+
+def config_of(tmp_path: Path, data: dict[str, Any]) -> TrainConfig:
+    file = tmp_path / "run.yaml"
+    file.write_text(json.dumps({"name": "x", "data": data}))
+    return load_config(TrainConfig, file)
+
+
+def written(tmp_path: Path, *rows: dict[str, str | list[str]]) -> str:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(file)
+
+
+def by_id(found: list[Example]) -> dict[str, Example]:
+    return {example.id: example for example in found}
+
+
+def test_the_author_alone_is_the_default(tmp_path: Path, source: Path) -> None:
+    config = config_of(tmp_path, {})
+    assert sorted(e.id for e in load_training(config, source)) == ["c1", "c2", "c3"]
+    assert [e.id for e in load_dev(config, source)] == ["d1", "d2"]
+
+
+def test_the_reader_learns_situations_and_the_speakers_turns(tmp_path: Path, source: Path) -> None:
+    config = config_of(tmp_path, {"author": None, "reader": {"turns": 3}})
+    found = load_training(config, source)
+    assert {e.lens for e in found} == {Lens.READER}
+    assert {e.id for e in found} >= {"s1", "s2"}
+    turns = [e for e in found if "/" in e.id]
+    assert len(turns) == 3
+    assert not any("Turn 2" in e.text for e in turns)
+    assert load_training(config, source) == found
+
+
+def test_both_lenses_take_their_own_chains_of_one_file(tmp_path: Path, source: Path) -> None:
+    chains = written(tmp_path, CHAIN, READER_CHAIN)
+    config = config_of(tmp_path, {"author": {"chains": chains}, "reader": {"chains": chains, "labels_per_chain": 1}})
+    found = load_training(config, source)
+    assert {e.id: e.reasoning for e in found if e.reasoning} == {
+        "c2": CHAIN["reasoning"], "s1": READER_CHAIN["reasoning"]
+    }  # fmt: skip
+    assert sorted(e.id for e in found) == ["c1", "c2", "c3", "s1", "s2"]
+    assert {e.lens for e in load_dev(config, source)} == set(Lens)
+
+
+def test_labels_per_chain_bounds_the_rows_without_one(tmp_path: Path, source: Path) -> None:
+    chains = written(tmp_path, CHAIN)
+    found = load_training(config_of(tmp_path, {"author": {"chains": chains, "labels_per_chain": 1}}), source)
+    assert len(found) == 2
+    assert "c2" in by_id(found)
+
+
+def test_rows_of_a_file_stand_in_for_the_corpus(tmp_path: Path, source: Path) -> None:
+    rows = written(tmp_path, {"id": "k", "text": "Kept", "labels": ["joy"], "soft": {"joy": 0.7, "love": 0.3}})
+    (found,) = load_training(config_of(tmp_path, {"author": {"rows": rows}}), source)
+    assert (found.id, found.target()) == ("k", {"joy": 0.7, "love": 0.3})
+
+
+def test_samples_enter_through_each_of_their_lenses(tmp_path: Path, source: Path) -> None:
+    samples = {"file": written(tmp_path, SAMPLE, SAMPLE), "lenses": ["author", "reader"], "limit": 1, "repeats": 2}
+    found = load_training(config_of(tmp_path, {"samples": [samples]}), source)[3:]
+    assert [(str(e.lens), e.labels) for e in found] == [("author", ("relief",)), ("reader", ("content",))] * 2
+    assert found[1].reasoning == SAMPLE["reader_reasoning"]
+
+
+def test_the_target_of_several_labels(tmp_path: Path, source: Path) -> None:
+    def target(soft: str, name: str) -> dict[str, float]:
+        return by_id(load_training(config_of(tmp_path, {"soft_labels": soft}), source))[name].target()
+
+    assert target("equal", "c1") == {"anger": 0.5, "annoyance": 0.5}
+    assert target("first", "c1") == {"anger": 1.0}
+    assert target("votes", "c1") == pytest.approx({"anger": 4 / 5, "annoyance": 1 / 5})  # three votes, prior of two
+    assert target("votes", "c3") == {"gratitude": 0.5, "love": 0.5}
+
+
+def test_a_mistyped_key_within_a_lens_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'data\.author\.chain'") as error:
+        config_of(tmp_path, {"author": {"chain": "x"}})
+    assert "'chains'" in str(error.value.hint)
