@@ -71,6 +71,16 @@ def test_a_resumed_run_ends_like_one_that_was_never_stopped(workplace: Path) -> 
         assert torch.allclose(a, b, atol=1e-6)
 
 
+def test_a_run_that_stops_early_keeps_to_the_plan_of_the_whole(workplace: Path) -> None:
+    whole, part = trainer_for(workplace), trainer_for(workplace, "stop_at=5", f"out={workplace / 'part'}")
+    run(whole, False, quiet)
+    assert run(part, False, quiet)["steps"] == 5
+    keys = ("step", "label_loss", "learning_rate")
+    first = [{key: record[key] for key in keys} for record in log_of(workplace / "run")[:5]]
+    assert [{key: record[key] for key in keys} for record in log_of(workplace / "part")] == first
+    assert (workplace / "part" / "adapter" / "adapter_model.safetensors").is_file()
+
+
 def test_a_run_folder_is_never_overwritten_or_resumed_by_accident(workplace: Path) -> None:
     run(trainer_for(workplace, "max_steps=4"), False, quiet)
     with pytest.raises(UsageError, match="already holds a run"):

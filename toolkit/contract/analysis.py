@@ -1,4 +1,4 @@
-"""What comes out: one text read through one lens."""
+"""What comes out: one text read through one lens, or through both and compared."""
 
 from __future__ import annotations
 
@@ -62,4 +62,59 @@ class Analysis:
             "reasoning": self.reasoning,
             "evidence": list(self.evidence),
             "model": self.model,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """How far the two lenses part on one text; a difference between them contains one between their corpora.
+
+    Attributes:
+        score: Jensen-Shannon divergence in bits, 0 to 1, over the shared labels other than neutral; None where more
+            than .6 of a lens's probability lies outside them.
+        outside: per lens the probability outside those labels, 0 to 1.
+        author_emotion, reader_emotion: the most probable of those labels through each lens.
+        noise_line: what two models of the same lens rarely differ by; None where it was not measured.
+        summary: one sentence.
+    """
+
+    score: float | None
+    outside: Mapping[Lens, float]
+    author_emotion: str
+    reader_emotion: str
+    noise_line: float | None
+    summary: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object under ``divergence``, keys in the documented order."""
+        return {
+            "score": self.score,
+            "outside": {str(lens): share for lens, share in self.outside.items()},
+            "author_emotion": self.author_emotion,
+            "reader_emotion": self.reader_emotion,
+            "noise_line": self.noise_line,
+            "summary": self.summary,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One text through both lenses."""
+
+    author: Analysis
+    reader: Analysis
+    divergence: Divergence
+
+    @property
+    def text(self) -> str:
+        """The text as it was given."""
+        return self.author.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object that ``analyze --lens both --json`` prints."""
+        return {
+            "text": self.text,
+            "author": self.author.to_dict(),
+            "reader": self.reader.to_dict(),
+            "divergence": self.divergence.to_dict(),
         }

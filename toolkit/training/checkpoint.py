@@ -57,9 +57,13 @@ def save_adapter(model: Any, folder: Path, facts: dict[str, str], config: TrainC
 
 def _public(config: TrainConfig) -> dict[str, Any]:
     """The settings as others may read them: files by their names, without this machine's folders."""
-    told: dict[str, Any] = json.loads(config.model_dump_json(exclude={"out", "init"}))
-    told["base"] = Path(config.base).stem
-    for key in ("chains", "samples"):
-        if told["data"][key]:
-            told["data"][key] = Path(told["data"][key]).name
-    return told
+    told: dict[str, Any] = _bare(config.model_dump(exclude={"out", "init"}))
+    return told | {"base": Path(config.base).stem}
+
+
+def _bare(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _bare(inner) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_bare(inner) for inner in value]
+    return value.name if isinstance(value, Path) else value

@@ -34,7 +34,7 @@ def train(config: Path, overrides: tuple[str, ...], source: Path | None, resume:
 
     trainer = prepare(settings, load_training(settings, source), load_dev(settings, source))
     click.echo(_describe(account(trainer)), err=True)
-    with Progress(trainer.total_steps) as progress:
+    with Progress(trainer.last_step) as progress:
         metrics = run(trainer, resume, progress)
     click.echo(json.dumps({"adapter": str(settings.run_dir / "adapter"), **metrics}))
 

@@ -70,7 +70,8 @@ class TrainConfig(Config):
     )
     chain_weight: float = Field(0.5, ge=0)
     epochs: float = Field(1.0, gt=0)
-    max_steps: int | None = None
+    max_steps: int | None = Field(None, description="plan the learning rate for so many steps")
+    stop_at: int | None = Field(None, description="end after this step of the plan; a later run may start from there")
     batch_size: int = Field(32, ge=1)
     max_tokens: int = Field(192, ge=16, description="a longer text is cut at its end")
     max_step_tokens: int = Field(2048, ge=64, description="a longer batch is split, its gradients added up")

@@ -77,12 +77,13 @@ class Trainer:
         per_epoch = len(bucketed_batches(self.train, self.config.batch_size, 0))
         planned = math.ceil(per_epoch * self.config.epochs)
         self.total_steps = min(planned, self.config.max_steps or planned)
+        self.last_step = min(self.total_steps, self.config.stop_at or self.total_steps)
         self.optimizer = MasterAdamW(self.parameters, self.config, self.total_steps)
 
     def batches(self, start: int) -> Iterator[list[Encoded]]:
-        """The batches of steps ``start`` to the last; the same seed gives the same ones after a resume."""
+        """The batches of steps ``start`` to the one to stop at; the same seed gives the same ones after a resume."""
         stream = epochs_of(lambda epoch: bucketed_batches(self.train, self.config.batch_size, self.config.seed + epoch))
-        return itertools.islice(stream, start, self.total_steps)
+        return itertools.islice(stream, start, self.last_step)
 
     def loss(self, rows: list[Encoded], n_rows: int | None = None) -> tuple[Tensor, dict[str, float]]:
         """The weighted sum of both objectives for some of the ``n_rows`` rows of a step, and its parts.
@@ -200,10 +201,10 @@ def account(trainer: Trainer) -> dict[str, float]:
         "examples": len(trainer.train),
         "chains": sum(row.chain for row in trainer.train),
         "tokens_per_example": round(mean, 1),
-        "steps": trainer.total_steps,
+        "steps": trainer.last_step,
         "trainable_parameters": sum(p.numel() for p in trainer.parameters),
         "memory_mb": round(psutil.Process().memory_info().rss / 1e6),
-        "minutes": round(trainer.total_steps * mean * trainer.config.batch_size * seconds / tokens / 60, 1),
+        "minutes": round(trainer.last_step * mean * trainer.config.batch_size * seconds / tokens / 60, 1),
     }
 
 
@@ -224,15 +225,15 @@ def run(trainer: Trainer, resume: bool, report: Any) -> dict[str, Any]:
         for step, rows in enumerate(trainer.batches(start), start):
             record = trainer.step(step, rows)
             done = step + 1
-            if done % trainer.config.eval_every == 0 or done == trainer.total_steps:
+            if done % trainer.config.eval_every == 0 or done == trainer.last_step:
                 record |= trainer.evaluate()
                 trainer.history.append({"step": done, **record})
             log.write(json.dumps({"step": done, "seconds": round(time.monotonic() - began, 1), **record}) + "\n")
             log.flush()
-            if done % trainer.config.checkpoint_every == 0 or done == trainer.total_steps:
+            if done % trainer.config.checkpoint_every == 0 or done == trainer.last_step:
                 save_checkpoint(folder, trainer.snapshot(done))
-            report(done, trainer.total_steps, record)
-    metrics = {"steps": trainer.total_steps, "minutes": round((time.monotonic() - began) / 60, 1), **record}
+            report(done, trainer.last_step, record)
+    metrics = {"steps": trainer.last_step, "minutes": round((time.monotonic() - began) / 60, 1), **record}
     save_adapter(trainer.model, folder / "adapter", trainer.facts, trainer.config, metrics)
     return metrics
 

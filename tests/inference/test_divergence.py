@@ -1,0 +1,106 @@
+"""How far the lenses part: numbers worked out by hand, and many texts through both."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pytest
+
+from toolkit.contract.analysis import Analysis
+from toolkit.contract.lens import Lens
+from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.errors import UsageError
+from toolkit.inference.divergence import CHUNK, compare, compare_many, jensen_shannon, shared_shares, summarize
+
+
+def reading(lens: Lens, scores: dict[str, float], taxonomy: str | None = None, outside: float = 0.0) -> Analysis:
+    taxonomy = taxonomy or lens.native
+    every = dict.fromkeys(load_taxonomy(taxonomy).labels, 0.0) | scores
+    top = max(every, key=lambda label: every[label])
+    return Analysis(
+        "a text", lens, taxonomy, "fast", top, top, every[top], False, (top,), every, 1.0, outside, None, (), "m"
+    )
+
+
+def test_the_divergence_of_equal_and_of_disjoint_distributions() -> None:
+    p, q = np.array([0.5, 0.5, 0.0]), np.array([0.0, 0.0, 1.0])
+    assert jensen_shannon(p, p) == 0.0
+    assert jensen_shannon(p, q) == 1.0
+    # half of each lies in common: H(1/4, 3/4) - (0 + 1) / 2 bits
+    assert jensen_shannon(np.array([1.0, 0.0]), np.array([0.5, 0.5])) == pytest.approx(0.811278 - 0.5, abs=1e-6)
+
+
+def test_only_the_nine_shared_feelings_are_compared() -> None:
+    shares, outside = shared_shares(reading(Lens.AUTHOR, {"joy": 0.3, "sadness": 0.1, "neutral": 0.4, "relief": 0.2}))
+    assert (len(shares), outside) == (9, pytest.approx(0.6))
+    assert sorted(shares)[-2:] == [pytest.approx(0.25), pytest.approx(0.75)]
+    shares, outside = shared_shares(reading(Lens.READER, {"joyful": 0.3, "excited": 0.3, "jealous": 0.4}))
+    assert (shares.max(), outside) == (1.0, pytest.approx(0.4))
+
+
+def test_readings_in_the_shared_taxonomy_give_the_same() -> None:
+    native = reading(Lens.AUTHOR, {"joy": 0.3, "sadness": 0.1, "neutral": 0.4, "relief": 0.2})
+    ten = reading(Lens.AUTHOR, {"joy": 0.375, "sadness": 0.125, "neutral": 0.5}, "shared10", outside=0.2)
+    for one, other in zip(shared_shares(native), shared_shares(ten), strict=True):
+        np.testing.assert_allclose(one, other)
+
+
+def test_lenses_that_part() -> None:
+    found = compare(reading(Lens.AUTHOR, {"joy": 1.0}), reading(Lens.READER, {"sad": 0.9, "jealous": 0.1}), 0.2)
+    told = found.to_dict()["divergence"]
+    assert (told["score"], told["author_emotion"], told["reader_emotion"]) == (1.0, "joy", "sadness")
+    assert told["outside"] == {"author": 0.0, "reader": pytest.approx(0.1)}
+    assert told["noise_line"] == 0.2
+    assert "more than two models of one lens" in told["summary"]
+    assert list(found.to_dict()) == ["text", "author", "reader", "divergence"]
+
+
+def test_no_score_where_too_much_lies_outside() -> None:
+    mostly_neutral = reading(Lens.AUTHOR, {"neutral": 0.61, "joy": 0.39})
+    assert compare(mostly_neutral, reading(Lens.READER, {"joyful": 1.0}), 0.1).divergence.score is None
+    just_inside = reading(Lens.AUTHOR, {"neutral": 0.59, "joy": 0.41})
+    assert compare(just_inside, reading(Lens.READER, {"joyful": 1.0}), 0.1).divergence.score == 0.0
+
+
+@pytest.mark.parametrize(
+    ("score", "line", "part"),
+    [(None, 0.1, "cannot be compared"), (0.3, None, "not measured"), (0.1, 0.1, "do not part"), (0.3, 0.1, "part by")],
+)
+def test_the_sentence_claims_no_more_than_was_measured(score: float | None, line: float | None, part: str) -> None:
+    told = summarize(score, "joy", "sadness", line)
+    assert part in told
+    assert "author means" not in told
+
+
+class BothLenses:
+    """Reads every text as joy, and as sad; notes what it was asked."""
+
+    noise_line = None
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Lens, str]] = []
+
+    def analyze_many(
+        self, texts: Iterable[str], *, lens: Lens, taxonomy: str | None, mode: str  # noqa: ARG002
+    ) -> Iterator[Analysis]:  # fmt: skip
+        for text in texts:
+            self.asked.append((lens, text))
+            yield reading(lens, {"joy": 1.0} if lens is Lens.AUTHOR else {"sad": 1.0})
+
+
+def test_many_texts_are_read_lazily_through_both() -> None:
+    model = BothLenses()
+    found = compare_many(model, (str(number) for number in itertools.count()))
+    first = next(found)
+    assert (first.author.lens, first.reader.lens, first.divergence.score) == (Lens.AUTHOR, Lens.READER, 1.0)
+    assert len(model.asked) == 2 * CHUNK
+    assert len(list(itertools.islice(found, CHUNK))) == CHUNK
+    assert len(model.asked) == 4 * CHUNK
+
+
+def test_a_taxonomy_that_is_not_shared_is_refused() -> None:
+    with pytest.raises(UsageError, match="ekman") as error:
+        next(compare_many(BothLenses(), ["x"], taxonomy="ekman"))
+    assert "shared10" in error.value.hint

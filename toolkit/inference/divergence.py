@@ -1,0 +1,106 @@
+"""How far the two lenses part on a text: arithmetic on two readings, and many texts through both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+
+from toolkit.contract.analysis import Analysis, Comparison, Divergence
+from toolkit.contract.lens import Lens
+from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.errors import UsageError
+
+SHARED, LEFT_OUT = "shared10", "neutral"
+MOST_OUTSIDE = 0.6
+CHUNK = 256
+
+
+class TwoLensModel(Protocol):
+    """A model that reads through both lenses; ``noise_line`` as for :class:`~toolkit.contract.analysis.Divergence`."""
+
+    noise_line: float | None
+
+    def analyze_many(
+        self, texts: Iterable[str], *, lens: Lens, taxonomy: str | None, mode: str
+    ) -> Iterator[Analysis]: ...
+
+
+def check_shared(taxonomy: str | None) -> None:
+    """Refuse a taxonomy in which not both lenses can answer; None stands for each lens's own.
+
+    Raises:
+        UsageError: naming what there is.
+    """
+    if taxonomy not in (None, SHARED):
+        raise UsageError(
+            f"Both lenses together cannot answer in the taxonomy {taxonomy!r}.",
+            f"Use {SHARED}, or leave --taxonomy out for each lens's own.",
+        )
+
+
+def compare_many(
+    model: TwoLensModel, texts: Iterable[str], *, taxonomy: str | None = None, mode: str = "explain"
+) -> Iterator[Comparison]:
+    """Every text through both lenses, in order; lazy, a few hundred texts at a time.
+
+    Raises:
+        UsageError: for a taxonomy that is not shared, or a lens that the model lacks.
+    """
+    check_shared(taxonomy)
+    waiting = iter(texts)
+    while chunk := list(islice(waiting, CHUNK)):
+        author, reader = (list(model.analyze_many(chunk, lens=lens, taxonomy=taxonomy, mode=mode)) for lens in Lens)
+        for pair in zip(author, reader, strict=True):
+            yield compare(*pair, model.noise_line)
+
+
+def compare(author: Analysis, reader: Analysis, noise_line: float | None) -> Comparison:
+    """Two readings of one text, each in its lens's own taxonomy or in the shared one, and how far they part."""
+    labels = [label for label in load_taxonomy(SHARED).labels if label != LEFT_OUT]
+    (ours, outside_author), (theirs, outside_reader) = shared_shares(author), shared_shares(reader)
+    comparable = max(outside_author, outside_reader) <= MOST_OUTSIDE
+    score = jensen_shannon(ours, theirs) if comparable else None
+    named = labels[int(ours.argmax())], labels[int(theirs.argmax())]
+    outside = {Lens.AUTHOR: outside_author, Lens.READER: outside_reader}
+    told = Divergence(score, outside, *named, noise_line, summarize(score, *named, noise_line))
+    return Comparison(author, reader, told)
+
+
+def shared_shares(analysis: Analysis) -> tuple[np.ndarray, float]:
+    """The shares of the shared labels other than neutral, shape (9,), summing to 1, and the probability outside."""
+    shared = load_taxonomy(SHARED)
+    if analysis.taxonomy == SHARED:
+        mass = np.array([analysis.scores[label] for label in shared.labels]) * (1 - analysis.outside)
+    else:
+        mass = np.zeros(len(shared.labels))
+        for share, goal in zip(analysis.scores.values(), load_taxonomy(analysis.taxonomy).mapping(SHARED), strict=True):
+            if goal is not None:
+                mass[goal] += share
+    mass = np.delete(mass, shared.index(LEFT_OUT))
+    return mass / max(mass.sum(), 1e-12), float(np.clip(1 - mass.sum(), 0, 1))
+
+
+def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
+    """The Jensen-Shannon divergence of two distributions in bits, 0 to 1 (Lin, 1991)."""
+    middle = (p + q) / 2
+
+    def relative_entropy(x: np.ndarray) -> float:
+        some = x > 0
+        return float((x[some] * np.log2(x[some] / middle[some])).sum())
+
+    return min(1.0, max(0.0, (relative_entropy(p) + relative_entropy(q)) / 2))
+
+
+def summarize(score: float | None, author: str, reader: str, noise_line: float | None) -> str:
+    """One sentence about the two lenses, which claims no more than was measured."""
+    if score is None:
+        return "Too little of what a lens sees has a place among the shared labels, so the two cannot be compared."
+    both = f"both lean to {author}" if author == reader else f"author lens: {author}, reader lens: {reader}"
+    if noise_line is None:
+        return f"The lenses differ by {score:.2f} of 1 ({both}); how much of that is noise was not measured."
+    if score <= noise_line:
+        return f"The lenses do not part by more than two models of one lens do ({both})."
+    return f"The lenses part by {score:.2f} of 1, more than two models of one lens do ({both})."
