@@ -4,11 +4,11 @@ LoRA: https://arxiv.org/abs/2106.09685 (scale alpha / r); rsLoRA: https://arxiv.
 """
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convert.errors import AdapterError, ConvertError
-from convert.files import explained, sha256_of
+from convert.files import read_json_object, sha256_of
 from convert.header import Header
 from convert.safetensors_file import StoredTensor, read_safetensors
 from convert.tensors import Floats
@@ -113,7 +113,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     Raises:
         AdapterError: no such file, damaged, or not a plain LoRA.
     """
-    config = _read_json(folder, CONFIG_FILE)
+    config = read_json_object(folder / CONFIG_FILE, partial(_bad, folder))
     if config.get("peft_type") != "LORA":
         raise _bad(folder, f"its kind is {config.get('peft_type')!r}, not LORA")
     for setting, why in _UNSUPPORTED.items():
@@ -251,25 +251,11 @@ def _for_module(config: dict[str, Any], pattern: str, default: str, module: str)
 def _read_base(folder: Path) -> BaseClaim | None:
     if not (folder / BASE_FILE).exists():
         return None
-    base = _read_json(folder, BASE_FILE)
+    base = read_json_object(folder / BASE_FILE, partial(_bad, folder))
     try:
         return BaseClaim(str(base["model_id"]), str(base["gguf_sha256"]).lower(), str(base["architecture"]))
     except KeyError as error:
         raise _bad(folder, f"its {BASE_FILE} lacks {error}") from error
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    if not (folder / name).is_file():
-        raise _bad(folder, f"it has no {name}", "Give the folder that PEFT's save_pretrained wrote.")
-    with explained(folder / name):
-        text = (folder / name).read_bytes()
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _bad(folder, f"its {name} is no valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise _bad(folder, f"its {name} is no JSON object")
-    return value
 
 
 def _bad(folder: Path, reason: str, hint: str = "") -> AdapterError:

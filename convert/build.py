@@ -4,14 +4,14 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from convert.adapter import layers_by_tensor, read_adapter, require_base
 from convert.errors import FileError, GGUFError
-from convert.file_types import DIRECT_TYPES, require_file_type
+from convert.file_types import DIRECT_TYPES, MIXED, require_file_type
 from convert.files import explained, locked, require_space
 from convert.gguf_file import CONTENT_HASH, PREFIX, Progress, content_sha256
 from convert.header import Header, check_header
@@ -19,7 +19,7 @@ from convert.merge import merge_adapter, merged_plans, merged_size
 from convert.quantize import quantize
 
 BUILD_ID = PREFIX + "build_id"
-_RECIPE_VERSION = 1  # raise it when the same inputs begin to give another file
+_RECIPE_VERSION = 2  # raise it when the same inputs begin to give another file
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ def build_model(
     metadata: Mapping[str, Any] | None = None,
     chat_template: str | None = None,
     progress: Progress | None = None,
+    texts: Sequence[str] = (),
 ) -> BuildResult:
     """Make sure that ``out_file`` is the base with the adapter merged in, in this file type.
 
@@ -52,6 +53,7 @@ def build_model(
         base_gguf, adapter_dir, metadata, chat_template, progress: as for ``convert.merge.merge_adapter``.
         out_file: where the model goes.
         file_type: one of ``FILE_TYPES``.
+        texts: as for ``convert.quantize.quantize``.
 
     Raises:
         GGUFError, AdapterError: the inputs cannot be used, or do not belong together; found before any work starts.
@@ -61,12 +63,13 @@ def build_model(
     out_file = Path(out_file).absolute()
     file_type = require_file_type(file_type)
     base = check_header(base_gguf)
-    build_id = _build_id(base, adapter_dir, file_type, metadata, chat_template)
+    texts = texts if file_type == MIXED else ()
+    build_id = _build_id(base, adapter_dir, file_type, metadata, chat_template, texts)
     if not is_built(out_file, build_id):
         with locked(out_file, on_wait=lambda: _report(progress, "another process is building this model")):
             if not is_built(out_file, build_id):
                 given = {**(metadata or {}), BUILD_ID: build_id}
-                _build(base, Path(adapter_dir), out_file, file_type, given, chat_template, progress)
+                _build(base, Path(adapter_dir), out_file, file_type, given, chat_template, progress, texts)
                 return _result(out_file, file_type, True, started)
     return _result(out_file, file_type, False, started)
 
@@ -87,9 +90,10 @@ def _build(
     metadata: Mapping[str, Any],
     chat_template: str | None,
     progress: Progress | None,
+    texts: Sequence[str],
 ) -> None:
     work = out_file.with_name(f".{out_file.name}.build")
-    direct = file_type in DIRECT_TYPES
+    direct = file_type in DIRECT_TYPES and not texts
     with explained(work):
         if work.exists():
             shutil.rmtree(work)  # the lock is ours, so whoever made it is dead
@@ -102,7 +106,7 @@ def _build(
             merged_type = file_type if direct else "F32"
             merge_adapter(base.path, adapter_dir, merged, merged_type, metadata, chat_template, progress)
             if not direct:
-                quantize(merged, built, file_type, progress)
+                quantize(merged, built, file_type, progress, texts=texts)
             require_sealed(built)
             built.replace(out_file)
         finally:
@@ -126,12 +130,13 @@ def _build_id(
     file_type: str,
     metadata: Mapping[str, Any] | None,
     chat_template: str | None,
+    texts: Sequence[str],
 ) -> str:
     """Return a SHA-256 over everything the result depends on, after checking that base and adapter fit."""
     adapter = read_adapter(adapter_dir)
     layers_by_tensor(adapter, base)
     base_sha256 = require_base(adapter, base.path, base)
-    recipe = [_RECIPE_VERSION, base_sha256, adapter.sha256, file_type, dict(metadata or {}), chat_template]
+    recipe = [_RECIPE_VERSION, base_sha256, adapter.sha256, file_type, dict(metadata or {}), chat_template, list(texts)]
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 

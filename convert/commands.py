@@ -5,10 +5,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from convert.file_types import DIRECT_TYPES, FILE_TYPES, default_file_type
+
+if TYPE_CHECKING:
+    from convert.quantize import QuantizationReport
+    from convert.verify import VerifyReport
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -94,7 +99,11 @@ def quantize(source: Path, out: Path, file_type: str, threads: int | None, as_js
     """Write SOURCE, a GGUF of floats, in fewer bits."""
     from convert.quantize import quantize as quantize_file
 
-    report = quantize_file(source, out, file_type, show_progress, threads)
+    print_quantized(quantize_file(source, out, file_type, show_progress, threads), out, as_json)
+
+
+def print_quantized(report: "QuantizationReport", out: Path, as_json: bool) -> None:
+    """Print what a quantized file really holds."""
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
@@ -125,7 +134,11 @@ def verify(
     """Say whether FILE is what it claims to be."""
     from convert.verify import verify as verify_file
 
-    report = verify_file(file, manifest, prompt_hash, base, reference, threads=threads)
+    print_report(verify_file(file, manifest, prompt_hash, base, reference, threads=threads), as_json)
+
+
+def print_report(report: "VerifyReport", as_json: bool) -> None:
+    """Print the checks of a file; a failed one ends the command with exit code 1."""
     if as_json:
         checks = [asdict(check) for check in report.checks]
         click.echo(json.dumps({"path": str(report.path), "passed": report.passed, "checks": checks}))

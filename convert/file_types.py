@@ -21,6 +21,9 @@ _DIRECT: Mapping[str, tuple[str, str, int]] = MappingProxyType(
         "Q5_1": ("Q5_1", "Q5_1", 9),
     }
 )
+MIXED = "Q4_0_MIXED"
+"""Q4_0 for speed, rounded with care (``convert.rounding``), with 8 bits where 4 lose most."""
+
 # file type -> llama_ftype; llama.cpp chooses tensor by tensor
 _NATIVE: Mapping[str, int] = MappingProxyType({"Q4_K_M": 15, "Q6_K": 18, "IQ4_NL": 25})
 
@@ -33,6 +36,7 @@ NATIVE_TYPES = tuple(_NATIVE)
 FILE_TYPES = DIRECT_TYPES + NATIVE_TYPES
 
 _HEAD_TENSORS = ("token_embd.weight", "output.weight")
+_MIXED_KEPT = (".attn_v.weight", ".ffn_down.weight")  # measured one by one: these lose most
 _BLOCK = {"F32": 1, "F16": 1, "BF16": 1}
 
 
@@ -61,7 +65,8 @@ def tensor_type(file_type: str, name: str, shape: tuple[int, ...]) -> str:
     if len(shape) < 2:
         return "F32"
     matrix, head, _ = _DIRECT[file_type]
-    wanted = head if name in _HEAD_TENSORS else matrix
+    kept = file_type == MIXED and name.endswith(_MIXED_KEPT)
+    wanted = head if kept or name in _HEAD_TENSORS else matrix
     return wanted if shape[-1] % _BLOCK.get(wanted, 32) == 0 else "F16"
 
 

@@ -1,15 +1,17 @@
-"""Files that appear whole or not at all: temporary neighbour, fsync, rename; hashes; a lock between processes."""
+"""Files that appear whole or not at all: temporary neighbour, fsync, rename; hashes; JSON; a lock between processes."""
 
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from convert.errors import FileError
+from convert.errors import ConvertError, FileError
 
 _READ_SIZE = 1 << 20
 
@@ -60,6 +62,31 @@ def sha256_of(path: Path | str) -> str:
         while block := file.read(_READ_SIZE):
             digest.update(block)
     return digest.hexdigest()
+
+
+def read_json_object(path: Path, refusal: Callable[[str, str], ConvertError]) -> dict[str, Any]:
+    """Return the JSON object that a file of a model or adapter folder holds.
+
+    Args:
+        path: the file.
+        refusal: makes the error from what is wrong with the folder, as in "it has no config.json", and a hint, which
+            may be empty.
+
+    Raises:
+        ConvertError: what ``refusal`` makes of a missing file, or of one that holds no JSON object.
+        FileError: unreadable.
+    """
+    if not path.is_file():
+        raise refusal(f"it has no {path.name}", "Give the folder that save_pretrained wrote.")
+    with explained(path):
+        raw = path.read_bytes()
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise refusal(f"its {path.name} is no valid JSON ({error})", "") from error
+    if not isinstance(value, dict):
+        raise refusal(f"its {path.name} is no JSON object", "")
+    return value
 
 
 def require_space(folder: Path | str, n_bytes: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+import numpy.typing as npt
 from gguf.constants import GGMLQuantizationType, GGUFValueType
 from gguf.gguf_writer import GGUFValue
 
@@ -37,6 +38,20 @@ class TensorPlan:
         """Size in the file, without padding."""
         return n_bytes_of(self.type, self.shape)
 
+    @property
+    def n_weights(self) -> int:
+        """Number of weights."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+Encode = Callable[[TensorPlan, Floats], npt.NDArray[np.uint8]]
+"""Turns rows of a tensor into the bytes of its type."""
+
+
+def nearest(plan: TensorPlan, rows: Floats) -> npt.NDArray[np.uint8]:
+    """Round every weight by itself, as ggml's reference does."""
+    return encode(rows, plan.type)
+
 
 def write_gguf(
     path: Path,
@@ -45,6 +60,7 @@ def write_gguf(
     plans: Sequence[TensorPlan],
     rows_of: Callable[[TensorPlan], Iterable[Floats]],
     progress: Progress | None = None,
+    rounded: Encode = nearest,
 ) -> None:
     """Write a sealed GGUF file. No more than one chunk of rows is in memory at a time.
 
@@ -55,6 +71,7 @@ def write_gguf(
         plans: the tensors, in order.
         rows_of: yields the float32 rows of a tensor in order, in chunks.
         progress: see ``Progress``.
+        rounded: how floats become the bytes of the tensor's type.
 
     Raises:
         ConvertError: weights that are not finite. FileError: the disk is full and the like.
@@ -71,7 +88,7 @@ def write_gguf(
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
-            _write_tensors(writer, plans, rows_of, progress)
+            _write_tensors(writer, plans, rows_of, progress, rounded)
         finally:
             writer.close()
     seal(path)
@@ -82,10 +99,11 @@ def _write_tensors(
     plans: Sequence[TensorPlan],
     rows_of: Callable[[TensorPlan], Iterable[Floats]],
     progress: Progress | None,
+    rounded: Encode,
 ) -> None:
     assert writer.fout is not None
     file = writer.fout[0]
-    total = sum(int(np.prod(plan.shape)) for plan in plans)
+    total = sum(plan.n_weights for plan in plans)
     done = 0
     writer.write_padding(file, file.tell())
     for plan in plans:
@@ -93,7 +111,7 @@ def _write_tensors(
         for rows in rows_of(plan):
             if not np.isfinite(rows).all():
                 raise ConvertError(f"The tensor {plan.name} holds weights that are not finite numbers")
-            file.write(encode(rows, plan.type).data)
+            file.write(rounded(plan, rows).data)
             done += rows.size
             if progress is not None:
                 progress(done, total, plan.name)

@@ -1,13 +1,13 @@
 """A Hugging Face model folder: its config and its stored tensors, with everything that cannot be converted refused."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from convert.errors import ConvertError, ModelFolderError
-from convert.files import explained
+from convert.files import read_json_object
 from convert.safetensors_file import StoredTensor, read_safetensors
 
 # class named in config.json -> architecture in GGUF
@@ -58,18 +58,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     Raises:
         ModelFolderError: the file is missing, or holds no JSON object.
     """
-    path = folder / name
-    if not path.is_file():
-        raise bad_folder(folder, f"it has no {name}", "Give the folder that save_pretrained wrote.")
-    with explained(path):
-        raw = path.read_bytes()
-    try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise bad_folder(folder, f"its {name} is no valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise bad_folder(folder, f"its {name} is no JSON object")
-    return value
+    return read_json_object(folder / name, partial(bad_folder, folder))
 
 
 def bad_folder(folder: Path, reason: str, hint: str = "") -> ModelFolderError:

@@ -22,6 +22,7 @@ from convert.files import replacing, require_space
 from convert.gguf_file import Progress, TensorPlan, as_field, own_fields, read_back, write_gguf
 from convert.hf_folder import ModelFolder, read_folder, read_json
 from convert.hf_tokenizer import normalizes_to_nfc, tokenizer_fields
+from convert.rounding import rounding_of
 from convert.safetensors_file import StoredTensor
 from convert.tensors import Floats, row_slices
 from convert.tokens import NASTY_TEXTS, composed, differing, folder_tokens, gguf_tokens
@@ -71,7 +72,7 @@ def hf_to_gguf(
 
     require_space(Path(out).absolute().parent, sum(plan.n_bytes for plan in plans) + (16 << 20))
     with replacing(out) as temporary:
-        write_gguf(temporary, model.architecture, fields, plans, rows_of, progress)
+        write_gguf(temporary, model.architecture, fields, plans, rows_of, progress, rounding_of(file_type))
         read_back(temporary, plans)
         _require_same_tokens(model, temporary)
     return Path(out)

@@ -3,7 +3,7 @@
 import contextlib
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -45,6 +45,7 @@ class Evaluator:
         threads: CPU threads.
         adapter: a GGUF-LoRA file to add at its full strength.
         exact: compute attention in 32-bit floats throughout (by default llama.cpp keeps keys and values in 16).
+        watch: llama.cpp's ``cb_eval``, called around every operation.
 
     Raises:
         GGUFError: the header check or llama.cpp refuses the file.
@@ -57,9 +58,11 @@ class Evaluator:
         threads: int = 1,
         adapter: Path | str | None = None,
         exact: bool = False,
+        watch: Callable[[int, bool, object], bool] | None = None,
     ) -> None:
         check_header(path)
         self.n_ctx = n_ctx
+        self._watch = watch
         with contextlib.ExitStack() as stack:
             stack.enter_context(quiet())
             self._open(stack, Path(path), threads, adapter, exact)
@@ -81,6 +84,9 @@ class Evaluator:
         if exact:
             settings.type_k = settings.type_v = llama_cpp.GGML_TYPE_F32
             settings.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if self._watch is not None:
+            self._callback = llama_cpp.ggml_backend_sched_eval_callback(self._watch)  # native code keeps no reference
+            settings.cb_eval = self._callback
         self.context = llama_cpp.llama_init_from_model(model, settings)
         if not self.context:
             raise GGUFError(f"llama.cpp cannot make a context for {path.name}", "Is there enough memory?")

@@ -21,6 +21,7 @@ from convert.gguf_file import (
     write_gguf,
 )
 from convert.header import Header, check_header
+from convert.rounding import rounding_of
 from convert.tensors import Floats, read_rows, row_slices
 
 _CHAT_TEMPLATE = "tokenizer.chat_template"
@@ -69,7 +70,7 @@ def merge_adapter(
         return merged_rows(base, plan.name, layers.get(plan.name))
 
     with replacing(out) as temporary:
-        write_gguf(temporary, base.architecture, fields, plans, rows_of, progress)
+        write_gguf(temporary, base.architecture, fields, plans, rows_of, progress, rounding_of(file_type))
         read_back(temporary, plans)
     return Path(out)
 

@@ -4,13 +4,13 @@ import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from convert.errors import ConvertError, GGUFError
-from convert.file_types import DIRECT_TYPES, NATIVE_TYPES, file_type_number, require_file_type, tensor_type
+from convert.file_types import DIRECT_TYPES, MIXED, NATIVE_TYPES, file_type_number, require_file_type, tensor_type
 from convert.files import replacing, require_space
 from convert.gguf_file import (
     CONTENT_HASH,
@@ -24,10 +24,11 @@ from convert.gguf_file import (
     write_gguf,
 )
 from convert.header import GGML_TYPES, Header, check_header
+from convert.rounding import Moments, rounding_of
 from convert.tensors import Floats, read_rows, row_slices
 
 _FLOATS = ("F32", "F16", "BF16")
-_MATRIX_TYPE = {"Q4_K_M": "Q4_K", "Q6_K": "Q6_K", "IQ4_NL": "IQ4_NL", "Q4_0_MIXED": "Q4_0"}
+_MATRIX_TYPE = {"Q4_K_M": "Q4_K", "Q6_K": "Q6_K", "IQ4_NL": "IQ4_NL", MIXED: "Q4_0"}
 _BLOCKS = {name: block for name, block, _ in GGML_TYPES.values()}
 
 
@@ -56,6 +57,7 @@ def quantize(
     file_type: str,
     progress: Progress | None = None,
     threads: int | None = None,
+    texts: Sequence[str] = (),
 ) -> QuantizationReport:
     """Write a GGUF of floats (F32, F16 or BF16) in another file type.
 
@@ -64,7 +66,9 @@ def quantize(
         out: the file to write; it appears whole or not at all.
         file_type: one of ``FILE_TYPES``; K-quants and IQ4_NL go through llama.cpp's quantizer, the rest through numpy.
         progress: called as ``progress(weights_done, weights_in_all, what)``.
-        threads: for llama.cpp's quantizer; None takes every core.
+        threads: for llama.cpp's quantizer, and for reading ``texts``; None takes every core.
+        texts: such as the model is for, control tokens included: the mixed file type rounds so that what they need
+            changes least. The others round by the weights alone.
 
     Raises:
         ConvertError: an unknown file type, a source that is quantized already, or a quantizer that failed.
@@ -80,7 +84,8 @@ def quantize(
         if file_type in NATIVE_TYPES:
             _quantize_native(header, temporary, file_type, progress, threads)
         else:
-            _quantize_direct(header, temporary, file_type, progress)
+            texts = texts if file_type == MIXED else ()
+            _quantize_direct(header, temporary, file_type, progress, _moments(header, texts, threads, progress))
         return quantization_report(temporary, file_type)
 
 
@@ -105,12 +110,29 @@ def _why_not(file_type: str, name: str, type_name: str, shape: tuple[int, ...]) 
         return None
     if shape[-1] % _BLOCKS[wanted]:
         return f"{type_name}: rows of {shape[-1]} do not divide into blocks of {_BLOCKS[wanted]}"
+    if file_type == MIXED and type_name == tensor_type(MIXED, name, shape):
+        return f"{type_name}: kept at more bits, for here 4 would lose most"
     if name in ("token_embd.weight", "output.weight"):
         return f"{type_name}: embeddings and head are kept at more bits"
     return f"{type_name}: llama.cpp's recipe gives this tensor another type"
 
 
-def _quantize_direct(header: Header, out: Path, file_type: str, progress: Progress | None) -> None:
+def _moments(
+    header: Header, texts: Sequence[str], threads: int | None, progress: Progress | None
+) -> dict[str, Moments]:
+    """Return what the matrices meet while the model reads the texts; nothing where there are none."""
+    if not texts:
+        return {}
+    from convert.activations import input_moments
+
+    if progress is not None:
+        progress(0, len(texts), f"reading {len(texts)} texts")
+    return input_moments(header.path, texts, threads or os.cpu_count() or 1)
+
+
+def _quantize_direct(
+    header: Header, out: Path, file_type: str, progress: Progress | None, moments: dict[str, Moments]
+) -> None:
     assert file_type in DIRECT_TYPES
     plans = [TensorPlan(t.name, tensor_type(file_type, t.name, t.shape), t.shape) for t in header.tensors]
     tensors = {tensor.name: tensor for tensor in header.tensors}
@@ -127,7 +149,7 @@ def _quantize_direct(header: Header, out: Path, file_type: str, progress: Progre
             "file_type": file_type,
         }
     )
-    write_gguf(out, header.architecture, fields, plans, rows_of, progress)
+    write_gguf(out, header.architecture, fields, plans, rows_of, progress, rounding_of(file_type, moments))
     read_back(out, plans)
 
 

@@ -23,6 +23,7 @@ token at which a file still counts as the model of its reference; fewer bits get
 FEW_BITS_BOUND = (0.6, 0.4)
 
 Answer = tuple[bool | None, str]
+"""Whether the question was passed (None: it was not asked), and what was found."""
 
 _REQUIRED = ("base_sha256", "adapter_sha256", "file_type")
 
@@ -57,6 +58,7 @@ def verify(
     reference: Path | str | None = None,
     texts: Sequence[str] = NASTY_TEXTS,
     threads: int = 1,
+    further: Mapping[str, Callable[[], Answer]] = MappingProxyType({}),
 ) -> VerifyReport:
     """Check a GGUF against everything that is given. A file that is refused ends the checks; nothing is raised for it.
 
@@ -68,6 +70,7 @@ def verify(
         reference: a GGUF whose logits it should have, within ``LOGIT_BOUNDS``.
         texts: the texts to compare logits on.
         threads: CPU threads for the logits.
+        further: questions of the caller's own, by name, asked last.
     """
     path = Path(path)
     try:
@@ -84,6 +87,7 @@ def verify(
         "base": lambda: _base(header, base),
         "tokens": lambda: _tokens(header, base),
         "logits": lambda: _logits(header, reference, texts, threads),
+        **further,
     }
     return VerifyReport(path, tuple(_ask(name, question) for name, question in questions.items()))
 

@@ -15,7 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 # A shell ignores SIGINT for what it starts in the background, and the programs that tests interrupt would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-USER_SETTINGS = ("CONFIG", "MODEL", "LENS", "TAXONOMY", "MODE", "THREADS", "GPU_LAYERS", "ADAPTER", "BASE")
+USER_SETTINGS = ("CONFIG", "MODEL", "LENS", "TAXONOMY", "MODE", "THREADS", "GPU_LAYERS", "ADAPTER", "BASE", "API_KEY")
 
 
 @pytest.fixture(scope="session", autouse=True)

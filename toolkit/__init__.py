@@ -9,17 +9,30 @@ if TYPE_CHECKING:
     from toolkit.contract.example import Example
     from toolkit.contract.lens import Lens
     from toolkit.contract.taxonomy import Taxonomy
+    from toolkit.inference.async_model import AsyncEmotionModel
     from toolkit.inference.model import EmotionModel
+    from toolkit.inference.worker import WorkerModel
 
 __version__ = "0.1.0"
-__all__ = ["Analysis", "EmotionModel", "Example", "Lens", "Taxonomy", "__version__"]
+__all__ = [
+    "Analysis",
+    "AsyncEmotionModel",
+    "EmotionModel",
+    "Example",
+    "Lens",
+    "Taxonomy",
+    "WorkerModel",
+    "__version__",
+]
 
 _HOMES = {
     "Analysis": "toolkit.contract.analysis",
+    "AsyncEmotionModel": "toolkit.inference.async_model",
     "EmotionModel": "toolkit.inference.model",
     "Example": "toolkit.contract.example",
     "Lens": "toolkit.contract.lens",
     "Taxonomy": "toolkit.contract.taxonomy",
+    "WorkerModel": "toolkit.inference.worker",
 }
 
 

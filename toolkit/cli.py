@@ -25,7 +25,9 @@ COMMANDS = {
     "evaluate": ("toolkit.evaluation.commands:evaluate", "Measure a model by PROTOCOL, or on a file of your own."),
     "data": ("toolkit.corpora.commands:data", "Prepare the corpora and write reasoning for them."),
     "train": ("toolkit.training.commands:train", "Fine-tune an adapter as CONFIG says."),
-    "convert": ("convert.commands:convert", "Merge, write GGUF, quantize, verify."),
+    "convert": ("toolkit.apps.conversion:convert", "Merge, write GGUF, quantize, verify, export, bundle."),
+    "bench": ("toolkit.apps.bench:bench", "Measure the speed of this machine against the ordinary way."),
+    "serve": ("toolkit.apps.serve:serve", "Answer over HTTP: texts in, readings out as JSON."),
     "models": ("toolkit.apps.models:models", "See and remove the models on this machine."),
     "doctor": ("toolkit.apps.doctor:doctor", "Check this installation: packages, processor, model, memory, disk."),
 }

@@ -14,13 +14,15 @@ import platformdirs
 from pydantic import Field, ValidationError
 
 from toolkit.config import Config, load_config
+from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import NAMES
-from toolkit.errors import ConfigError
+from toolkit.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from toolkit.inference.model import EmotionModel
 
 PREFIX = "EMOTION_LRM_"
+BACKENDS = ("llama.cpp", "transformers")
 
 
 class Settings(Config):
@@ -33,6 +35,11 @@ class Settings(Config):
     threads: int | None = Field(None, ge=1)
     gpu_layers: int = Field(0, ge=-1)
     adapter: str | None = None
+
+    @property
+    def lenses(self) -> tuple[Lens, ...]:
+        """The lenses that the model has to know."""
+        return tuple(Lens) if self.lens == "both" else (Lens(self.lens),)
 
 
 def config_file(environ: Mapping[str, str] = os.environ) -> Path:
@@ -110,13 +117,28 @@ def is_quiet() -> bool:
 
 
 @contextmanager
-def open_model(settings: Settings) -> Iterator[EmotionModel]:
-    """The model that the settings name; its first build shows progress on standard error unless ``-q`` was given."""
-    model = _load_native(settings)
+def open_model(settings: Settings, backend: str = "llama.cpp") -> Iterator[EmotionModel]:
+    """The model that the settings name; its first build shows progress on standard error unless ``-q`` was given.
+
+    Args:
+        backend: one of ``BACKENDS``.
+    """
+    model = _load_native(settings) if backend == "llama.cpp" else _load_unmerged(settings)
     try:
         yield model
     finally:
         model.close()
+
+
+def wanted_model(settings: Settings) -> str | None:
+    """The model that is asked for by name or file, or the shipped one that knows the lens; None is the default one.
+
+    Raises:
+        UsageError: where no shipped model knows it.
+    """
+    from toolkit.inference.store import default_name
+
+    return settings.model or (None if settings.adapter else default_name(settings.lenses))
 
 
 def _load_native(settings: Settings) -> EmotionModel:
@@ -124,12 +146,20 @@ def _load_native(settings: Settings) -> EmotionModel:
 
     with Progress("Building the model; this happens once and takes about a minute.") as progress:
         return EmotionModel.load(
-            settings.model,
+            wanted_model(settings),
             threads=settings.threads,
             gpu_layers=settings.gpu_layers,
             adapter=settings.adapter,
             progress=progress,
         )
+
+
+def _load_unmerged(settings: Settings) -> EmotionModel:
+    from toolkit.inference.transformers_backend import load_unmerged
+
+    if settings.adapter:
+        raise UsageError("The backend transformers adds no GGUF-LoRA.", "Give the adapter's folder as --model.")
+    return load_unmerged(wanted_model(settings), threads=settings.threads, gpu=settings.gpu_layers != 0)
 
 
 class Progress:

@@ -52,6 +52,7 @@ class StandIn:
     """The interface of the model; every text gets the same reading."""
 
     name = "stand-in"
+    noise_line = 0.1
 
     def __init__(self, reading: Callable[..., Analysis]) -> None:
         self._reading = reading
@@ -63,7 +64,14 @@ class StandIn:
             self.seen.append(text)
             evidence = tuple(word for word in ("disappointed", "ignored") if word in text)
             reasoning = None if mode == "fast" else "The author says so."
-            yield self._reading(text=text, evidence=evidence, reasoning=reasoning, mode=mode, model=self.name)
+            seen = _through_the_reader() if lens is Lens.READER else {}
+            yield self._reading(text=text, evidence=evidence, reasoning=reasoning, mode=mode, model=self.name, **seen)
+
+
+def _through_the_reader() -> dict[str, Any]:
+    scores = dict.fromkeys(load_taxonomy("empathetic").labels, 0.0) | {"sad": 0.7, "lonely": 0.3}
+    named = {"emotion": "sad", "fine_emotion": "sad", "confidence": 0.7, "emotions": ("sad",)}
+    return {"lens": Lens.READER, "taxonomy": "empathetic", "scores": scores, **named}
 
 
 @pytest.fixture

@@ -111,7 +111,26 @@ def test_nothing_to_read_is_wrong_usage(
     assert model.seen == []
 
 
-@pytest.mark.parametrize("args", [["--taxonomy", "empathetic", "x y"], ["--lens", "both", "x y"]])
+def test_both_lenses_give_one_object_with_both_readings(model: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["analyze", "--lens", "both", "--json", "one", "two"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [list(record) for record in records] == [["text", "author", "reader", "divergence"]] * 2
+    assert list(records[0]["author"]) == list(records[0]["reader"]) == KEYS
+    assert list(records[0]["divergence"]) == [
+        "score", "outside", "author_emotion", "reader_emotion", "noise_line", "summary"
+    ]  # fmt: skip
+    assert sorted(model.seen) == ["one", "one", "two", "two"]
+
+
+def test_both_lenses_stand_one_under_the_other(model: StandIn, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ARG001
+    assert main(["--lens", "both", "I feel ignored"]) == 0
+    told = capsys.readouterr().out
+    assert told.index("DISAPPOINTMENT") < told.index("SAD ") < told.rindex("cannot be compared")
+
+
+@pytest.mark.parametrize(
+    "args", [["--taxonomy", "empathetic", "x y"], ["--lens", "both", "--taxonomy", "ekman", "x y"]]
+)
 def test_what_the_model_cannot_do_is_wrong_usage(model: StandIn, args: list[str]) -> None:  # noqa: ARG001
     assert main(args) == 2
 

@@ -19,8 +19,7 @@ ROWS = 3_000
 
 # Slow enough to be killed in the middle, with checkpoints close enough together to be met while they are written.
 SCRIPT = """
-import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
+import sys, time
 from pathlib import Path
 from toolkit.apps import journal
 from toolkit.apps.batch import run_batch
@@ -39,9 +38,9 @@ class Fast:
             yield Analysis(text, lens, taxonomy, mode, "joy", "joy", 0.9, False, ("joy",), {"joy": 1.0}, 1.0, 0.0,
                            None, (), "fast")
 
-print("ready", flush=True)
 wish = Wish(Lens.AUTHOR, "goemotions", "fast")
 try:
+    print("ready", flush=True)
     run_batch(Fast(), open_table(Path(sys.argv[1])), Path(sys.argv[2]), wish=wish, resume=True)
 except KeyboardInterrupt:
     sys.exit(130)
@@ -84,9 +83,7 @@ def test_twenty_kills_lose_nothing_and_double_nothing(tmp_path: Path, form: str)
     source, out = tmp_path / "in.txt", tmp_path / f"o.{form}"
     texts = write_input(source)
     ended = [end(source, out, chance, kill) for kill in range(20 if form == "jsonl" else 5)]
-    # An interpreter that is interrupted before our code has begun ends by the signal itself, or with a traceback.
-    interrupted = (-signal.SIGKILL, 130, -signal.SIGINT, 1)
-    assert sum(code in interrupted for code in ended) >= len(ended) - 2, ended
+    assert sum(code in (-signal.SIGKILL, 130) for code in ended) >= len(ended) - 2, ended
     if rows_kept(out):  # and the file system lost what was not flushed: half a line and a block of zeros
         with open(out.with_name(out.name + ".partial"), "ab") as partial:
             partial.write(b'{"row": 1, "sta' + b"\0" * 512)

@@ -75,6 +75,21 @@ def test_llama_cpps_own_types_are_built_too(
     assert captured.out + captured.err == ""
 
 
+def test_the_mixed_type_is_weighed_by_texts_and_they_belong_to_the_recipe(
+    tmp_path: Path, tiny_gguf: Path, tiny_adapter: Path
+) -> None:
+    def build(name: str, texts: list[str], file_type: str = "Q4_0_MIXED") -> BuildResult:
+        return build_model(tiny_gguf, tiny_adapter, tmp_path / name, file_type, texts=texts)
+
+    plain, weighed = build("plain.gguf", []), build("weighed.gguf", ["abab", "!!ab??"])
+    assert plain.path.read_bytes() != weighed.path.read_bytes()
+    assert not build("weighed.gguf", ["abab", "!!ab??"]).built
+    assert build("weighed.gguf", ["abab"]).built
+    build("q8.gguf", ["abab"], "Q8_0")
+    assert not build("q8.gguf", [], "Q8_0").built  # which rounds by the weights alone
+    assert {name for name in names(tmp_path) if not name.endswith(".lock")} == {"plain.gguf", "q8.gguf", "weighed.gguf"}
+
+
 def test_a_damaged_model_is_noticed_and_replaced(tmp_path: Path, tiny_gguf: Path, tiny_adapter: Path) -> None:
     out = tmp_path / "m.gguf"
     build_model(tiny_gguf, tiny_adapter, out, "Q8_0")

@@ -34,7 +34,8 @@ def test_a_row_that_does_not_divide_falls_back_and_says_why(tmp_path: Path, tiny
     assert report.tensors.get("Q4_K", 0) == 0
     assert "rows of 64 do not divide into blocks of 256" in report.fallbacks["blk.0.attn_q.weight"]
     assert tensor_type("Q8_0", "blk.0.attn_q.weight", (7, 40)) == "F16"
-    assert tensor_type("Q4_0_MIXED", "token_embd.weight", (7, 64)) == "Q8_0"
+    for name, type_name in {"token_embd": "Q8_0", "blk.3.attn_v": "Q8_0", "blk.3.attn_k": "Q4_0"}.items():
+        assert tensor_type("Q4_0_MIXED", f"{name}.weight", (7, 64)) == type_name
     assert tensor_type("Q4_0", "blk.0.attn_norm.weight", (64,)) == "F32"
 
 

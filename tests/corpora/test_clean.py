@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from toolkit.contract.example import Example
@@ -71,7 +73,9 @@ def test_a_link_in_a_longer_text_lowers_the_weight() -> None:
 
 
 def test_a_second_copy_is_dropped_and_the_first_stays() -> None:
-    kept, report = clean([example("same  text"), example("same text"), example("other text")], [exact_duplicates()])
+    kept, report = clean(
+        [example("same  text"), example("same text"), example("other text")], {"exact": exact_duplicates()}
+    )
     assert [e.text for e in kept] == ["same  text", "other text"]
     assert report.dropped == {"exact duplicate": 1}
 
@@ -91,7 +95,7 @@ def test_near_duplicates_of_another_split_are_dropped(text: str, dropped: bool) 
 
 def test_near_copies_inside_a_split_leave_the_first() -> None:
     texts = ["I saw 3 dogs in the park today", "I saw 4 dogs in the park TODAY!", "I saw the park", "i saw the park"]
-    kept, report = clean([example(t) for t in texts], [near_copies(0.9)])
+    kept, report = clean([example(t) for t in texts], {"near": near_copies(0.9)})
     assert [e.text for e in kept] == [texts[0], texts[2]]
     assert report.dropped == {"near duplicate": 2}
 
@@ -106,3 +110,25 @@ def test_the_report_adds_up() -> None:
     assert result["weighed_down"] == {"holds a link": 1}
     assert result["examples"]["nothing but masks"] == ["[NAME]"]
     assert result["labels_kept"] == {"joy": 2}
+    assert result["dropped_by_label"] == {"joy": {"too short": 1, "nothing but masks": 1, "exact duplicate": 1}}
+
+
+def test_what_leaves_one_filter_enters_the_next() -> None:
+    texts = ["...", "a good day", "a good day", "[NAME]", "look at this one on https://example.org today please"]
+    _, report = clean([example(t) for t in texts], build_filters(CleanConfig()))
+    passages = list(report.filters.values())
+    assert [(p.read, p.dropped) for p in passages[:2]] == [(5, 1), (4, 1)]
+    assert all(a.read - a.dropped == b.read for a, b in pairwise(passages))
+    assert passages[-1].read - passages[-1].dropped == report.kept
+    assert report.filters["max_link_share"].weighed_down == 1
+
+
+def test_a_filter_that_is_off_is_not_there() -> None:
+    off = CleanConfig(exact_duplicates=False, masks_only=False, spam=False, near_duplicates=None, near_copies=None)
+    assert set(build_filters(CleanConfig())) - set(build_filters(off)) == {
+        "exact_duplicates",
+        "masks_only",
+        "spam",
+        "near_duplicates",
+        "near_copies",
+    }

@@ -33,6 +33,7 @@ def test_a_good_chain_passes() -> None:
         (GOOD.replace("somebody", "gratitude and gratitude"), "label named too often"),
         (GOOD.replace("gratitude", "gratitude and to joy"), "another label concluded"),
         (GOOD.replace("phrase", "gold label"), "leaks the instruction"),
+        ("I copy one or two short stretches of the text, “Thank you”, for gratitude.", "leaks the instruction"),
         (GOOD.replace("acknowledges a good turn", "is a good turn and is a good turn"), "repeats itself"),
     ],
 )
@@ -75,8 +76,15 @@ def test_a_frequent_label_needs_its_base_rate() -> None:
 def test_wordings_and_openings_are_capped() -> None:
     cap = PhrasingCap(same_form=2, opening_share=0.03, expected=100)
     assert [cap.check(f"The “{word}” is kind.") for word in "abc"] == [None, None, "same wording too often"]
-    openings = [cap.check(f"One two three four five {word}.") for word in "abcd"]
+    openings = [cap.check(f"One two three four five {word * 4}.") for word in "abcd"]
     assert openings == [None, None, None, "same opening too often"]
+
+
+def test_wordings_that_differ_in_small_words_and_order_are_the_same() -> None:
+    cap = PhrasingCap(same_form=1, opening_share=1.0, expected=100)
+    assert cap.check("With “this” the author gives thanks, which is gratitude.") is None
+    assert cap.check("The author gives thanks with “that”. It is gratitude.") is None  # "which" is gone
+    assert cap.check("Gratitude: with “those”, the author gives thanks.") == "same wording too often"
 
 
 def test_the_opening_is_five_words_without_case() -> None:

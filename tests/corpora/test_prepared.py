@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from toolkit.assets import asset
+from toolkit.config import load_config
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.corpora.agreement import AgreementConfig
 from toolkit.corpora.commands import data
@@ -15,8 +20,9 @@ from toolkit.corpora.jsonl import read_examples
 from toolkit.corpora.linguistic import LinguisticConfig
 from toolkit.corpora.neutral import NeutralConfig
 from toolkit.corpora.prepare import DataConfig, clean_training
-from toolkit.corpora.prepared import FLAGS, PAGE, REPORT, ROWS, prepare
-from toolkit.errors import DataError
+from toolkit.corpora.prepared import CACHE, FLAGS, PAGE, REPORT, ROWS, TRAIN, VAL, prepare
+from toolkit.corpora.suspects import EMBEDDED_SCORES, EmbeddingConfig
+from toolkit.errors import DataError, EmotionLRMError
 
 LABELS = load_taxonomy("goemotions").labels
 
@@ -30,13 +36,17 @@ def test_two_runs_give_the_same_bytes_and_the_report_adds_up(source: Path, tmp_p
     report, before = prepare(DataConfig(), source, tmp_path / "one")
     prepare(DataConfig(), source, tmp_path / "two")
     assert not before
-    for name in (ROWS, FLAGS, REPORT, PAGE):
+    for name in (ROWS, TRAIN, VAL, FLAGS, REPORT, PAGE):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
     assert report["read"] == report["kept"] + sum(report["dropped"].values())
     rows = list(read_examples(tmp_path / "one" / ROWS))
     flags = [json.loads(line) for line in (tmp_path / "one" / FLAGS).read_text(encoding="utf-8").splitlines()]
     assert [row["id"] for row in flags] == [e.id for e in rows]
     assert all(0 <= score <= 1 for row in flags for score in row["scores"].values())
+    parts = [list(read_examples(tmp_path / "one" / name)) for name in (TRAIN, VAL)]
+    assert report["parts"] == {TRAIN: len(parts[0]), VAL: len(parts[1])}
+    assert sorted(e.id for part in parts for e in part) == sorted(e.id for e in rows)
+    assert len(parts[1]) == 10  # a tenth of the 21 texts of each of five labels
     html = (tmp_path / "one" / PAGE).read_text(encoding="utf-8")
     assert html.count("data:image/png;base64,") == 2
     assert all(reason in html for reason in report["dropped"])
@@ -79,10 +89,10 @@ def test_without_official_splits_the_ratings_give_the_texts(tmp_path: Path) -> N
 
 
 def test_the_cap_and_the_flags_reach_the_rows(source: Path) -> None:
-    config = DataConfig(neutral=NeutralConfig(cap=5), linguistic=LinguisticConfig(factual=0.75, drop=("factual",)))
+    config = DataConfig(neutral=NeutralConfig(cap=5), linguistic=LinguisticConfig(low_affect=0.5, drop=("low_affect",)))
     examples, report = clean_training(config, source)
     assert report.dropped["over the neutral cap"] == 16
-    assert report.dropped["flagged as factual"] > 0
+    assert report.dropped["flagged as low_affect"] > 0
     assert report.kept == len(examples) == report.read - sum(report.dropped.values())
 
 
@@ -98,6 +108,63 @@ def test_damaged_training_rows_are_counted_and_said(source: Path, tmp_path: Path
     assert report["damaged_rows"]["first"][0].endswith("line 2, is no row of text, label ids and comment id.")
 
 
+EMBEDDED = DataConfig(embeddings=EmbeddingConfig(check=True, label_error=0.5))
+
+
+def test_embeddings_add_their_scores_and_are_kept(source: Path, tmp_path: Path) -> None:
+    wrong = "Thank you so much for the garden and the park.\t2\twrong\n"
+    with gzip.open(source / "goemotions" / "train.tsv.gz", "at", encoding="utf-8") as file:
+        file.write(wrong)
+    out = tmp_path / "out"
+    told: list[tuple[int, int]] = []
+    report, _ = prepare(EMBEDDED, source, out, progress=lambda done, total: told.append((done, total)))
+    assert told == [(report["kept"], report["kept"])]
+    flags = [json.loads(line) for line in (out / FLAGS).read_text(encoding="utf-8").splitlines()]
+    assert list(flags[0]["scores"]) == ["factual", "low_affect", "ambiguous", "sarcastic", *EMBEDDED_SCORES]
+    found = {row["id"]: row["notes"]["label_error"] for row in flags if "label_error" in row["flags"]}
+    assert found == {"wrong": "labelled anger, reads like gratitude"}
+    assert "reads like gratitude" in (out / PAGE).read_text(encoding="utf-8")
+    (cached,) = (out / CACHE).iterdir()
+    before = cached.stat().st_mtime_ns
+    (out / FLAGS).unlink()
+    first = (out / REPORT).read_bytes()
+    assert not prepare(EMBEDDED, source, out)[1]
+    assert (out / REPORT).read_bytes() == first
+    assert cached.stat().st_mtime_ns == before
+
+
+def test_flags_by_embeddings_drop_where_they_are_asked_to(source: Path, tmp_path: Path) -> None:
+    strict = EmbeddingConfig(check=True, alike=0.7, drop=("alike",))
+    examples, report = clean_training(DataConfig(embeddings=strict), source, cache=tmp_path)
+    assert report.dropped["flagged as alike"] > 20
+    assert report.filters["flags"].read - report.filters["flags"].dropped == len(examples) == report.kept
+
+
+def test_the_switch_asks_for_packages_before_any_work(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.corpora.embeddings.find_spec", lambda _: None)
+    arguments = ["prepare", "--embeddings", "--source", str(source), "--out", str(tmp_path / "o")]
+    with pytest.raises(EmotionLRMError, match="sentence-transformers and cleanlab"):
+        CliRunner().invoke(data, arguments, catch_exceptions=False)
+    assert not (tmp_path / "o").exists()
+
+
+def test_without_embeddings_nothing_heavy_is_imported(source: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom toolkit.corpora.prepare import DataConfig\n"
+        "from toolkit.corpora.prepared import prepare\n"
+        f"prepare(DataConfig(), Path({str(source)!r}), Path({str(tmp_path / 'o')!r}))\n"
+        "print([m for m in ('torch', 'transformers', 'sentence_transformers', 'cleanlab') if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
 def test_an_empty_folder_is_an_expected_failure(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no train split"):
         prepare(DataConfig(), tmp_path, tmp_path / "out")
+
+
+def test_the_file_that_ships_holds_the_defaults() -> None:
+    assert load_config(DataConfig, asset("data", "configs", "goemotions.yaml")) == DataConfig()

@@ -41,6 +41,8 @@ def load(wanted: dict[str, Any], progress: Callable[[int, int, str], None]) -> S
             raise ModelError("There is no model 'missing'.", "Known: none.")
         case "damaged":
             raise GGUFError("damaged.gguf is no GGUF.", "Build it again.")
+        case "echo":
+            raise ModelError(f"{wanted['adapter']} with {wanted['threads']} threads", "")
         case "surprise":
             raise ZeroDivisionError("by zero")
         case "stillborn":
@@ -58,6 +60,7 @@ class StandIn:
 
     name = "stand-in"
     lenses = (Lens.AUTHOR, Lens.READER)
+    noise_line = 0.1
 
     def analyze_many(self, texts: Iterable[str | None], *, lens: Lens, taxonomy: str, mode: str) -> Iterator[Analysis]:
         """Analyses in order; a None among the texts ends a batch."""
@@ -119,5 +122,9 @@ def obey(text: str) -> None:
         case "nonsense":
             os.write(answers_descriptor(), b"[1, 2]\n")
             time.sleep(60)
+        case "hold":  # as long as the file that it makes is there
+            Path(rest).touch()
+            while Path(rest).exists():
+                time.sleep(0.02)
         case "sleep":
             time.sleep(float(rest))

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from convert.file_types import default_file_type
+from convert.gguf_file import as_field, copied_fields, write_gguf
+from convert.header import check_header
+from convert.merge import merged_plans, merged_rows
 from toolkit.assets import asset
+from toolkit.base import find_base_gguf, load_base
 from toolkit.contract.answer import quoted_spans
 from toolkit.contract.lens import Lens
 from toolkit.contract.prompt import load_prompt
 from toolkit.inference.engine import Engine, Explained, Reading
 
 pytestmark = pytest.mark.real
+# How far a probability may lie off because llama.cpp rounds activations to what the weights are multiplied with: to 16
+# bits for BF16, to 8 bits for Q8_0, the default file type of processors that do not compute in BF16.
+BF16 = default_file_type() == "BF16"
+CLOSE = 0.01 if BF16 else 0.06
 NASTY = [
     "\x00",
     "a\x00b",
@@ -85,7 +95,7 @@ def test_the_posterior_is_the_one_of_scoring_every_label_alone(engine: Engine, d
     plain.close()
     reading = next(engine.read([text], Lens.AUTHOR))
     assert np.exp(scores).sum() == pytest.approx(1, abs=1e-6)
-    assert reading.posterior == pytest.approx(np.exp(scores), abs=0.05)
+    assert reading.posterior == pytest.approx(np.exp(scores), abs=CLOSE)
     assert reading.posterior.argmax() == scores.argmax()
 
 
@@ -94,17 +104,46 @@ def test_a_reading_does_not_depend_on_its_neighbours(engine: Engine, texts: list
     together = list(engine.read(some, Lens.AUTHOR))
     apart = [next(engine.read([text], Lens.AUTHOR)) for text in some]
     off = [float(np.abs(a.posterior - b.posterior).max()) for a, b in zip(together, apart, strict=True)]
-    # llama.cpp rounds activations to the weights' precision, so another order of sums shows: with BF16 weights .003
-    # on average and .016 at most were seen. A token that leaked from a neighbour would change far more.
-    assert np.mean(off) < 0.008
-    assert max(off) < 0.05
+    # Another order of sums shows: .0033 on average and .016 at most were seen with BF16 weights, .015 and .054 with
+    # Q8_0. A token that leaked from a neighbour would change far more.
+    assert np.mean(off) < (0.005 if BF16 else 0.02)
+    assert max(off) < (0.025 if BF16 else 0.08)
     assert all(a.coverage == pytest.approx(b.coverage, abs=0.02) for a, b in zip(together, apart, strict=True))
+
+
+@pytest.fixture(scope="module")
+def shallow_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default base with the first two of its thirty layers alone, in F32."""
+    base = check_header(find_base_gguf(load_base("smollm2-135m")))
+    kept = tuple(t for t in base.tensors if not t.name.startswith("blk.") or t.name.startswith(("blk.0.", "blk.1.")))
+    path = tmp_path_factory.mktemp("shallow") / "shallow.gguf"
+    fields = copied_fields(base) | {"llama.block_count": as_field(2)}
+    plans = merged_plans(replace(base, tensors=kept), "F32")
+    write_gguf(path, "llama", fields, plans, lambda plan: merged_rows(base, plan.name, None))
+    return path
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_with_32_bit_weights_a_reading_is_independent_of_its_neighbours(
+    shallow_path: Path, texts: list[str], exact: bool
+) -> None:
+    """Exactly: every label to .001 in log-probability. As it runs by default, in 16-bit attention: the winner is."""
+    engine = Engine(shallow_path, threads=1, exact=exact)
+    try:
+        together = np.stack([reading.posterior for reading in engine.read(texts[:60], Lens.AUTHOR)])
+        apart = np.stack([next(engine.read([text], Lens.AUTHOR)).posterior for text in texts[:60]])
+    finally:
+        engine.close()
+    winners = together.argmax(1)
+    assert (winners == apart.argmax(1)).all()
+    off = np.abs(np.log(together) - np.log(apart))
+    assert (off if exact else off[np.arange(len(off)), winners]).max() <= 1e-3
 
 
 def test_both_modes_read_the_same(engine: Engine, texts: list[str]) -> None:
     some = texts[:20]
     for fast, explained in zip(engine.read(some, Lens.AUTHOR), explain(engine, some), strict=True):
-        assert fast.posterior == pytest.approx(explained.reading.posterior, abs=0.05)
+        assert fast.posterior == pytest.approx(explained.reading.posterior, abs=CLOSE)
 
 
 def test_results_come_in_the_order_of_the_texts(engine: Engine, texts: list[str]) -> None:
@@ -176,4 +215,4 @@ def test_an_input_that_fails_half_way_leaves_the_engine_sound(engine: Engine, te
     given_up.close()
     assert len(engine._free) == free
     after = next(engine.read([texts[5]], Lens.AUTHOR))
-    assert after.posterior == pytest.approx(before.posterior, abs=0.05)
+    assert after.posterior == pytest.approx(before.posterior, abs=CLOSE)

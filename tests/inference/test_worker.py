@@ -140,7 +140,7 @@ class Enough(BaseException):
 class Recorder:
     """A model that notes the texts of each turn and never answers more than ``total`` of them."""
 
-    name, lenses = "recorder", (Lens.AUTHOR,)
+    name, lenses, noise_line = "recorder", (Lens.AUTHOR,), None
 
     def __init__(self, total: int) -> None:
         self.turns: list[tuple[str, int]] = []
@@ -332,12 +332,58 @@ def test_a_worker_that_is_stuck_in_an_abandoned_text_is_replaced(
     worker: WorkerModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "STALL", 0.3)
-    monkeypatch.setattr("toolkit.inference.pool.STALL_CHECK", 0.1)
+    monkeypatch.setattr("toolkit.inference.pool.LOOK_EVERY", 0.1)
+    monkeypatch.setattr(supervisor, "SILENT_LOOKS", 1000)  # here silence means no answers, not no signs of life
     first = worker.pids
     with pytest.raises(RequestTimeoutError):
         worker.analyze("sleep 600", timeout=0.2)
     assert worker.analyze("text", timeout=30).text == "text"
     assert worker.pids != first
+
+
+def test_a_worker_that_hangs_counts_as_dead(worker: WorkerModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.inference.pool.LOOK_EVERY", 0.5)
+    first = worker.pids
+    futures = [worker.submit(f"sleep 0.0{i % 9}") for i in range(100)]
+    eventually(lambda: sum(f.done() for f in futures) > 5)
+    os.kill(first[0], signal.SIGSTOP)
+    assert [f.result(120).text for f in futures] == [f"sleep 0.0{i % 9}" for i in range(100)]
+    assert worker.pids != first
+
+
+def test_a_worker_that_hangs_while_it_waits_is_there_for_the_next(
+    worker: WorkerModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.inference.pool.LOOK_EVERY", 0.5)
+    os.kill(worker.pids[0], signal.SIGSTOP)
+    assert worker.analyze("text").text == "text"
+
+
+def test_a_worker_that_is_slow_on_honest_work_is_left_alone(
+    worker: WorkerModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.inference.pool.LOOK_EVERY", 0.5)
+    monkeypatch.setattr(supervisor, "STALL", 0.1)
+    first = worker.pids
+    assert worker.analyze("sleep 5").text == "sleep 5"  # longer than a hung worker is left alone
+    assert worker.pids == first
+
+
+def test_who_waits_behind_a_long_text_fails_in_time(worker: WorkerModel) -> None:
+    long = worker.submit("sleep 600", caller="long")
+    eventually(lambda: any(job.begun for job in list(worker._pool.supervisors[0]._running.values())))
+    with pytest.raises(RequestTimeoutError):
+        worker.submit("text", timeout=0.2, caller="other").result(30)
+    assert not long.done()
+    long.cancel()
+
+
+def test_a_signal_to_the_whole_group_leaves_the_worker_to_its_parent(worker: WorkerModel) -> None:
+    first = worker.pids
+    for sent in (signal.SIGTERM, signal.SIGINT):
+        os.kill(first[0], sent)
+    assert worker.analyze("text").text == "text"
+    assert worker.pids == first
 
 
 # Deaths
@@ -433,6 +479,14 @@ def test_what_cannot_start_again_fails_every_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("stand_in")
+def test_the_worker_is_told_what_to_load() -> None:
+    with pytest.raises(ModelError, match=r"a\.gguf with 3 threads"):
+        WorkerModel.load("echo", adapter=Path("a.gguf"), threads=3)
+    with pytest.raises(TypeError, match="taxnomy"), WorkerModel.load() as model:
+        model.submit("text", taxnomy="ekman")
+
+
+@pytest.mark.usefixtures("stand_in")
 def test_progress_is_heard() -> None:
     steps: list[tuple[int, int, str]] = []
     WorkerModel.load(progress=lambda *step: steps.append(step)).close()
@@ -464,8 +518,7 @@ def test_several_workers_share_the_queue_and_lose_nothing() -> None:
 
 
 PARENT = """
-import os, signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
+import os, sys, time
 sys.path.insert(0, sys.argv[1])
 from toolkit.inference import supervisor
 supervisor.ENTRY = sys.argv[3]
@@ -542,6 +595,25 @@ def test_the_async_twin_reads_an_async_source() -> None:
             return [r.text async for r in model.analyze_many(source())]
 
     assert asyncio.run(use()) == [f"text {i}" for i in range(5)]
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_the_async_twin_gives_failures_in_their_place_and_compares() -> None:
+    async def use() -> None:
+        async with await AsyncEmotionModel.load() as model:
+            found = [o async for o in model.outcomes(["a", " ", "raise", "b"], mode="fast")]
+            assert [getattr(o, "text", type(o)) for o in found] == ["a", UsageError, ModelError, "b"]
+            compared = await model.compare("text", taxonomy="shared10")
+            assert (compared.author.lens, compared.reader.lens) == (Lens.AUTHOR, Lens.READER)
+            assert compared.divergence.noise_line == 0.1
+            with pytest.raises(UsageError):
+                await model.compare("text", taxonomy="ekman")
+
+    asyncio.run(use())
+
+
+def test_both_lenses_are_compared(worker: WorkerModel) -> None:
+    assert worker.compare("text").to_dict() == next(worker.compare_many(["text"])).to_dict()
 
 
 def test_hundreds_of_requests_and_a_few_kills(worker: WorkerModel) -> None:

@@ -9,15 +9,18 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from toolkit.apps.escape import json_line
-from toolkit.contract.analysis import Analysis
+from toolkit.contract.analysis import Analysis, Comparison
 from toolkit.contract.lens import parse_lens
 from toolkit.errors import UsageError
-from toolkit.settings import Settings, model_options, open_model
+from toolkit.settings import BACKENDS, Settings, model_options, open_model
+
+if TYPE_CHECKING:
+    from toolkit.inference.model import EmotionModel
 
 log = logging.getLogger(__name__)
 SOME_ROWS_FAILED = 3
@@ -27,9 +30,17 @@ SOME_ROWS_FAILED = 3
 @click.argument("texts", metavar="TEXT...", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a text.")
 @click.option("--lines", is_flag=True, help="Every line is a text; without TEXT, of standard input.")
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="llama.cpp",
+    help="transformers: with torch and the unmerged adapter, to compare.  [default: llama.cpp]",
+)
 @model_options
 @click.pass_context
-def analyze(ctx: click.Context, texts: tuple[str, ...], as_json: bool, lines: bool, settings: Settings) -> None:
+def analyze(
+    ctx: click.Context, texts: tuple[str, ...], as_json: bool, lines: bool, backend: str, settings: Settings
+) -> None:
     """Read the emotion of each TEXT and say what it rests on.
 
     The TEXT - is read from standard input.
@@ -37,20 +48,16 @@ def analyze(ctx: click.Context, texts: tuple[str, ...], as_json: bool, lines: bo
     \b
     emotion-lrm analyze "I feel disappointed and ignored..."
     emotion-lrm analyze --taxonomy ekman --mode fast --json "What a day!" "Leave me alone."
+    emotion-lrm analyze --lens both "Oh great, another meeting."
     emotion-lrm analyze --lines --json - < comments.txt > emotions.jsonl
     """
-    if settings.lens == "both":
-        raise UsageError("No model here reads through both lenses.", "Use --lens author.")
     blank: list[int] = []
     stdin = sys.stdin.buffer
     wanted = read_lines(texts, stdin, blank.append) if lines else iter(read_texts(texts, stdin))
     began = time.perf_counter()
-    with open_model(settings) as model:
+    with open_model(settings, backend) as model:
         log.info("model %s ready after %.1f s", model.name, time.perf_counter() - began)
-        readings = model.analyze_many(
-            wanted, lens=parse_lens(settings.lens), taxonomy=settings.taxonomy, mode=settings.mode
-        )
-        count = show(readings, as_json)
+        count = show(_readings(model, wanted, settings), as_json)
     log.info("%d texts after %.1f s", count, time.perf_counter() - began)
     for number in blank:
         click.echo(f"Line {number} is empty and was not read.", err=True)
@@ -60,20 +67,32 @@ def analyze(ctx: click.Context, texts: tuple[str, ...], as_json: bool, lines: bo
         raise UsageError("There was no line to read.", "Pass texts, one a line.")
 
 
-def show(readings: Iterator[Analysis], as_json: bool) -> int:
+def _readings(model: EmotionModel, texts: Iterator[str], settings: Settings) -> Iterator[Analysis | Comparison]:
+    """Through one lens, or through both and compared."""
+    from toolkit.inference.divergence import compare_many
+
+    if settings.lens == "both":
+        return compare_many(model, texts, taxonomy=settings.taxonomy, mode=settings.mode)
+    return model.analyze_many(texts, lens=parse_lens(settings.lens), taxonomy=settings.taxonomy, mode=settings.mode)
+
+
+def show(readings: Iterator[Analysis | Comparison], as_json: bool) -> int:
     """Print every reading as it comes, to standard output; returns how many there were."""
     count = 0
     if as_json:
         for count, reading in enumerate(readings, 1):  # noqa: B007
             click.echo(json_line(reading.to_dict()), nl=False)
         return count
-    from toolkit.apps.panel import make_console, print_panel
+    from toolkit.apps.panel import make_console, print_comparison, print_panel
 
     console = make_console(sys.stdout)
     for count, reading in enumerate(readings, 1):
         if count > 1:
             console.print()
-        print_panel(console, reading)
+        if isinstance(reading, Comparison):
+            print_comparison(console, reading)
+        else:
+            print_panel(console, reading)
     return count
 
 

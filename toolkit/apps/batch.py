@@ -10,15 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from convert.files import explained, sha256_of
 from toolkit.apps.answers import Answers, Predictor
+from toolkit.apps.both import Pair, check_both, comparisons, pair_of
 from toolkit.apps.escape import json_line, visible
 from toolkit.apps.journal import Journal, alone, check_destination
-from toolkit.apps.results import finish, output_form, record_of
+from toolkit.apps.results import finish, output_form, record_of, records
 from toolkit.apps.tables import FORMS, Table, open_table
 from toolkit.apps.tally import Tally, Watch, summary
 from toolkit.apps.workers import open_workers
@@ -26,6 +27,9 @@ from toolkit.contract.lens import check_pair, parse_lens
 from toolkit.errors import UsageError
 from toolkit.inference.request import Wish
 from toolkit.settings import Settings, is_quiet, model_options
+
+if TYPE_CHECKING:
+    from toolkit.apps.batch_report import BatchReport
 
 SOME_ROWS_FAILED = 3
 
@@ -41,26 +45,38 @@ SOME_ROWS_FAILED = 3
 @click.option("--header/--no-header", default=None, help="Whether a CSV starts with names.  [default: found]")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run; start afresh where there is none.")
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT and what is left of an interrupted run.")
+@click.option("--report", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Write a report there.")
+@click.option(
+    "--date-column", metavar="C", help="Name or number of the column with dates, for the report.  [default: found]"
+)
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Worker processes.")
 @model_options
 @click.pass_context
 def batch(
     ctx: click.Context, source: str, output: str, form: str | None, delimiter: str | None, encoding: str | None,
     header: bool | None, text_column: str | None, id_column: str | None, resume: bool, overwrite: bool, workers: int,
-    settings: Settings,
+    report: Path | None, date_column: str | None, settings: Settings,
 ) -> None:  # fmt: skip
     """Read every text of a CSV, TSV, JSONL, text or Parquet file.
 
     INPUT may be compressed with gzip; - is standard input. Every row of INPUT gives one row of OUTPUT, with its id, its
     row number from 0 and a status: ok, empty or error. The exit code is 3 where a row failed. In a CSV output, a cell
-    that a spreadsheet would run as a formula gets an apostrophe in front.
+    that a spreadsheet would run as a formula gets an apostrophe in front. With --lens both, a row holds both readings
+    and their divergence. The report is report.html, which holds some of the texts, report.json and pictures.
 
     \b
     emotion-lrm batch comments.csv -o emotions.jsonl
     emotion-lrm batch comments.csv -o emotions.jsonl --resume
     emotion-lrm batch reviews.parquet --text-column body --mode fast -o emotions.parquet
+    emotion-lrm batch diary.csv -o emotions.csv --report out --date-column written
     """
     wish = wish_of(settings)
+    if date_column and not report:
+        raise UsageError("--date-column is for the report alone.", "Add --report DIR, or leave it out.")
+    if report:
+        from toolkit.evaluation.plots import prepare_folder
+
+        prepare_folder(report)
     target = Path(output)
     output_form(target)
     check_destination(target, resume, overwrite)
@@ -71,11 +87,16 @@ def batch(
             path, form=form, encoding=encoding, delimiter=delimiter, header=header, text_column=text_column,
             id_column=id_column,
         )  # fmt: skip
-        _say(*table.notes)
+        reported = _report_of(table, report, date_column)
+        _say(*table.notes, *(reported.notes if reported else ()))
         with open_workers(settings, workers) as model:
             tally = run_batch(
-                model, table, target, wish=wish, resume=resume, overwrite=overwrite, show=not is_quiet(), say=_say
-            )
+                model, table, target, wish=wish, resume=resume, overwrite=overwrite, show=not is_quiet(), say=_say,
+                survey=reported.survey if reported else None,
+            )  # fmt: skip
+    if reported:
+        reported.write()
+        _say(f"The report is {reported.folder / 'report.html'}.")
     if tally.status["error"]:
         ctx.exit(SOME_ROWS_FAILED)
 
@@ -85,25 +106,30 @@ def run_batch(
     table: Table,
     output: Path,
     *,
-    wish: Wish,
+    wish: Wish | Pair,
     resume: bool = False,
     overwrite: bool = False,
     show: bool = False,
     say: Callable[..., None] = lambda *_: None,
+    survey: Callable[[Iterator[dict[str, Any]]], None] | None = None,
 ) -> Tally:
     """Read every row of ``table`` and write ``output``; returns the counts over all its rows.
 
     Args:
         show: draw progress on standard error.
         say: called with lines that a person should see: what was resumed, and the summary.
+        survey: called once, after the last row, with the objects of all rows, in order and read one at a time.
 
     Raises:
-        UsageError: where the output exists and neither ``resume`` nor ``overwrite`` is set.
+        UsageError: where the output exists and neither ``resume`` nor ``overwrite`` is set, and for a model that has
+            not learned both lenses where both are asked for.
         DataError: for damaged input, or input that changed since the run that is resumed.
         FileError: no space, no permission.
     """
     form, began = output_form(output), time.monotonic()
     check_destination(output, resume, overwrite)
+    if isinstance(wish, Pair):
+        check_both(predictor)
     with alone(output):
         total = sum(1 for _ in table.rows())  # a damaged file is found out before the work, not in the middle
         journal = Journal(output, _identity(table, wish, predictor.name), resume)
@@ -116,16 +142,19 @@ def run_batch(
             say("What was read is kept; --resume continues from there.")
             raise
         journal.close()
-        finish(journal.partial, output, form, wish.taxonomy)
+        if survey is not None:
+            survey(records(journal.partial))
+        finish(journal.partial, output, form, wish)
         journal.forget()
     say(*summary(journal.tally, time.monotonic() - began))
     return journal.tally
 
 
-def _answer(predictor: Predictor, table: Table, wish: Wish, journal: Journal, total: int, show: bool) -> None:
+def _answer(predictor: Predictor, table: Table, wish: Wish | Pair, journal: Journal, total: int, show: bool) -> None:
     rest = islice(table.rows(), journal.tally.rows, None)
+    outcomes = comparisons(predictor, rest, wish) if isinstance(wish, Pair) else Answers(predictor, rest, wish)
     with Watch(total, journal.tally.rows) if show else contextlib.nullcontext() as watch:
-        for row, outcome in Answers(predictor, rest, wish):
+        for row, outcome in outcomes:
             record = record_of(row, outcome, wish, predictor.name)
             journal.add(json_line(record), record)
             if watch is not None:
@@ -133,12 +162,14 @@ def _answer(predictor: Predictor, table: Table, wish: Wish, journal: Journal, to
     journal.checkpoint()
 
 
-def wish_of(settings: Settings) -> Wish:
+def wish_of(settings: Settings) -> Wish | Pair:
     """How the settings want texts to be read, checked before a model is loaded.
 
     Raises:
         UsageError: for a lens or a taxonomy that cannot be had.
     """
+    if settings.lens == "both":
+        return pair_of(settings.taxonomy, settings.mode)
     lens = parse_lens(settings.lens)
     taxonomy = settings.taxonomy or lens.native
     check_pair(lens, taxonomy)
@@ -158,8 +189,21 @@ def local_input(source: str, folder: Path, stdin: BinaryIO) -> Iterator[Path]:
         yield path
 
 
-def _identity(table: Table, wish: Wish, model: str) -> dict[str, object]:
-    asked = {"lens": str(wish.lens), "taxonomy": wish.taxonomy, "mode": wish.mode, "model": model}
+def _report_of(table: Table, folder: Path | None, date_column: str | None) -> BatchReport | None:
+    """The report that was asked for, if any; only then is what it stands on imported."""
+    if folder is None:
+        return None
+    from toolkit.apps.batch_report import BatchReport
+
+    return BatchReport(table, folder, date_column)
+
+
+def _identity(table: Table, wish: Wish | Pair, model: str) -> dict[str, object]:
+    wishes = (wish.author, wish.reader) if isinstance(wish, Pair) else (wish,)
+    lens, taxonomy = (
+        " and ".join(map(str, names)) for names in zip(*((w.lens, w.taxonomy) for w in wishes), strict=True)
+    )
+    asked = {"lens": lens, "taxonomy": taxonomy, "mode": wishes[0].mode, "model": model}
     return {"input": sha256_of(table.path), **table.identity(), **asked}
 
 

@@ -12,6 +12,12 @@ KNOWN = (
     "description", "title",
 )  # fmt: skip
 
+DATED = (
+    "date", "datetime", "timestamp", "time", "created_at", "created_utc", "created", "published_at", "published",
+    "posted_at", "posted", "updated_at", "day", "month", "year",
+)  # fmt: skip
+_DATED_ENDS = ("date", "time", "_at", "_utc", "_on")
+
 
 def find_column(wanted: str, columns: Sequence[str], option: str) -> int:
     """The position of the column of that name, or of that number from 1 where no column has it for a name.
@@ -51,6 +57,13 @@ def named_column(columns: Sequence[str], names: Sequence[str]) -> int | None:
     """The first column that has one of the names, in the order of the names, whatever its case."""
     plain = [column.strip().lower() for column in columns]
     return next((plain.index(name) for name in names if name in plain), None)
+
+
+def dated_columns(columns: Sequence[str]) -> list[int]:
+    """The columns whose names speak of dates, the likeliest first."""
+    plain = [column.strip().lower() for column in columns]
+    named = [plain.index(name) for name in DATED if name in plain]
+    return named + [n for n, name in enumerate(plain) if n not in named and name.endswith(_DATED_ENDS)]
 
 
 def has_header(first: Sequence[str], second: Sequence[str] | None) -> bool:

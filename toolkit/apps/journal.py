@@ -180,7 +180,7 @@ def _whole(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
-    return record if isinstance(record, dict) and {"row", "status", "emotion", "error"} <= record.keys() else None
+    return record if isinstance(record, dict) and {"row", "status", "error"} <= record.keys() else None
 
 
 def _note(line: bytes) -> dict[str, Any] | None:

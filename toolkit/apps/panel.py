@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from toolkit.apps.escape import escaped, is_hidden, visible
-from toolkit.contract.analysis import Analysis
+from toolkit.contract.analysis import Analysis, Comparison
 from toolkit.contract.taxonomy import load_taxonomy
 
 WIDEST = 100
@@ -39,6 +39,21 @@ def print_panel(console: Console, analysis: Analysis) -> None:
     shown: RenderableType = body
     if framed:
         shown = Panel(body, box=ROUNDED, border_style=f"dim {hue(analysis)}", width=width, padding=(0, 1))
+    _print(console, shown, width)
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Show both readings, one under the other, and how far they part."""
+    print_panel(console, comparison.author)
+    if not console.is_terminal:
+        console.print()
+    print_panel(console, comparison.reader)
+    if not console.is_terminal:
+        console.print()
+    _print(console, Text(comparison.divergence.summary, style="bold"), min(console.width, WIDEST))
+
+
+def _print(console: Console, shown: RenderableType, width: int) -> None:
     if not console.options.ascii_only:
         console.print(shown, width=width)
         return

@@ -5,22 +5,29 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from convert.files import explained, replacing
+from toolkit.apps.both import Pair
 from toolkit.apps.tables import Row, import_parquet
-from toolkit.contract.analysis import Analysis
+from toolkit.contract.analysis import Analysis, Comparison
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.errors import UsageError
 from toolkit.inference.request import Wish
 
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
-_SHEET = (
-    "id", "row", "status", "error", "text", "lens", "taxonomy", "mode", "emotion", "fine_emotion", "confidence",
-    "abstained", "emotions", "coverage", "outside", "reasoning", "evidence", "model",
+_HEAD = ("id", "row", "status", "error", "text")
+_READING = (
+    "lens", "taxonomy", "mode", "emotion", "fine_emotion", "confidence", "abstained", "emotions", "coverage", "outside",
+    "reasoning", "evidence", "model",
 )  # fmt: skip
+_DIVERGENCE = (
+    ("score",), ("outside", "author"), ("outside", "reader"), ("author_emotion",), ("reader_emotion",), ("noise_line",),
+    ("summary",),
+)  # fmt: skip
+_FRACTIONS = {"scores", "score", "confidence", "coverage", "outside", "noise_line"}
 _BATCH = 1024
 
 
@@ -38,17 +45,19 @@ def output_form(output: Path) -> str:
     return form
 
 
-def record_of(row: Row, outcome: Analysis | str | None, wish: Wish, model: str) -> dict[str, Any]:
+def record_of(row: Row, outcome: Analysis | Comparison | str | None, wish: Wish | Pair, model: str) -> dict[str, Any]:
     """The object of one row.
 
     Args:
-        outcome: the reading; None for a text without words; a sentence where it failed.
+        outcome: the reading, or the two compared; None for a text without words; a sentence where it failed.
     """
-    status = "ok" if isinstance(outcome, Analysis) else "empty" if outcome is None else "error"
     error = outcome if isinstance(outcome, str) else None
+    status = "error" if error is not None else "empty" if outcome is None else "ok"
     head = {"id": row.id, "row": row.number, "status": status, "error": error}
-    if isinstance(outcome, Analysis):
+    if isinstance(outcome, (Analysis, Comparison)):
         return head | outcome.to_dict()
+    if isinstance(wish, Pair):
+        return head | {"text": row.text, "author": None, "reader": None, "divergence": None}
     return head | {
         "text": row.text, "lens": str(wish.lens), "taxonomy": wish.taxonomy, "mode": wish.mode, "emotion": None,
         "fine_emotion": None, "confidence": None, "abstained": None, "emotions": [], "scores": None, "coverage": None,
@@ -56,33 +65,55 @@ def record_of(row: Row, outcome: Analysis | str | None, wish: Wish, model: str) 
     }  # fmt: skip
 
 
-def finish(partial: Path, output: Path, form: str, taxonomy: str) -> None:
+def finish(partial: Path, output: Path, form: str, wish: Wish | Pair) -> None:
     """Make the output of the finished rows, whole or not at all."""
     if form == "jsonl":
         with explained(output):
             partial.replace(output)
         return
-    labels = load_taxonomy(taxonomy).labels
+    write = _write_csv if form == "csv" else _write_parquet
     with replacing(output) as temporary:
-        if form == "csv":
-            _write_csv(partial, temporary, labels)
-        else:
-            _write_parquet(partial, temporary, labels)
+        write(partial, temporary, _columns(wish))
 
 
-def _records(partial: Path) -> Iterator[dict[str, Any]]:
+Columns = dict[str, tuple[str, ...]]
+
+
+def _columns(wish: Wish | Pair) -> Columns:
+    """The columns of a flat table, and where the value of each stands in the object of a row."""
+    head: Columns = {name: (name,) for name in _HEAD}
+    if isinstance(wish, Wish):
+        return head | _reading_columns(wish, ())
+    parted = {"_".join(("divergence", *path)): ("divergence", *path) for path in _DIVERGENCE}
+    return head | _reading_columns(wish.author, ("author",)) | _reading_columns(wish.reader, ("reader",)) | parted
+
+
+def _reading_columns(wish: Wish, lens: tuple[str, ...]) -> Columns:
+    named = {"_".join((*lens, name)): (*lens, name) for name in _READING}
+    labels = load_taxonomy(wish.taxonomy).labels
+    return named | {"_".join((*lens, "score", label)): (*lens, "scores", label) for label in labels}
+
+
+def _value(record: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    """What stands at a place in the object of a row; None where the object ends before."""
+    found: Any = record
+    for key in path:
+        found = found.get(key) if found is not None else None
+    return found
+
+
+def records(partial: Path) -> Iterator[dict[str, Any]]:
+    """The objects of the finished rows, in order."""
     with open(partial, "rb") as lines:
         yield from map(json.loads, lines)
 
 
-def _write_csv(partial: Path, path: Path, labels: tuple[str, ...]) -> None:
+def _write_csv(partial: Path, path: Path, columns: Columns) -> None:
     with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*_SHEET, *(f"score_{label}" for label in labels)])
-        for record in _records(partial):
-            scores = record["scores"] or {}
-            cells = [_cell(record[name]) for name in _SHEET]
-            writer.writerow([*cells, *(scores.get(label) for label in labels)])
+        writer.writerow(columns)
+        for record in records(partial):
+            writer.writerow(_cell(_value(record, place)) for place in columns.values())
 
 
 def _cell(value: object) -> object:
@@ -92,27 +123,26 @@ def _cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
-def _write_parquet(partial: Path, path: Path, labels: tuple[str, ...]) -> None:
+def _write_parquet(partial: Path, path: Path, columns: Columns) -> None:
     import pyarrow as arrow
 
     parquet = import_parquet()
     kinds = {
-        "row": arrow.int64(), "confidence": arrow.float64(), "coverage": arrow.float64(), "outside": arrow.float64(),
-        "abstained": arrow.bool_(), "emotions": arrow.list_(arrow.string()), "evidence": arrow.list_(arrow.string()),
+        "row": arrow.int64(), "abstained": arrow.bool_(), "emotions": arrow.list_(arrow.string()),
+        "evidence": arrow.list_(arrow.string()), **dict.fromkeys(_FRACTIONS, arrow.float64()),
     }  # fmt: skip
-    fields = [(name, kinds.get(name, arrow.string())) for name in _SHEET]
-    schema = arrow.schema([*fields, *((f"score_{label}", arrow.float64()) for label in labels)])
-    records = _records(partial)
+    fields = [
+        (name, next((kinds[key] for key in place if key in kinds), arrow.string())) for name, place in columns.items()
+    ]
+    schema = arrow.schema(fields)
+    found = records(partial)
     with parquet.ParquetWriter(path, schema) as writer:
-        while rows := [_flat(record, labels) for record in itertools.islice(records, _BATCH)]:
+        while rows := [_flat(record, columns) for record in itertools.islice(found, _BATCH)]:
             writer.write_table(arrow.Table.from_pylist(rows, schema))
 
 
-def _flat(record: dict[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
-    scores = record["scores"] or {}
-    flat = {name: _storable(record[name]) for name in _SHEET} | {
-        f"score_{label}": scores.get(label) for label in labels
-    }
+def _flat(record: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+    flat = {name: _storable(_value(record, place)) for name, place in columns.items()}
     return flat | {"id": _storable(str(record["id"]))}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,19 +17,26 @@ _LINE_EVERY = 30.0
 
 @dataclass(slots=True)
 class Tally:
-    """Counts over the rows of a run; ``reasons`` holds the first different errors only."""
+    """Counts over the rows of a run.
+
+    Attributes:
+        labels: through the lens asked for, and the author's where both were.
+        reader: through the reader's lens where both were asked for.
+        reasons: the first different errors only.
+    """
 
     rows: int = 0
     status: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
+    reader: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Count one row of the output."""
         self.rows += 1
         self.status[record["status"]] += 1
-        if record["emotion"] is not None:
-            self.labels[record["emotion"]] += 1
+        for counts, reading in zip((self.labels, self.reader), readings(record), strict=False):
+            counts[reading["emotion"]] += 1
         reason = record["error"]
         if reason is not None and (reason in self.reasons or len(self.reasons) < _REASONS):
             self.reasons[reason] += 1
@@ -37,13 +44,15 @@ class Tally:
     def to_dict(self) -> dict[str, Any]:
         """The counts as JSON has them."""
         return {
-            "rows": self.rows, "status": dict(self.status), "labels": dict(self.labels), "reasons": dict(self.reasons)
+            "rows": self.rows, "status": dict(self.status), "labels": dict(self.labels), "reader": dict(self.reader),
+            "reasons": dict(self.reasons),
         }  # fmt: skip
 
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> Tally:
         """The tally that :meth:`to_dict` was made from."""
-        return cls(told["rows"], Counter(told["status"]), Counter(told["labels"]), Counter(told["reasons"]))
+        counts = (Counter(told.get(name, {})) for name in ("status", "labels", "reader", "reasons"))
+        return cls(told["rows"], *counts)
 
     def leaders(self, count: int) -> str:
         """``neutral 31 %, joy 12 %``: the most frequent labels and their share of the rows that have one."""
@@ -51,6 +60,13 @@ class Tally:
 
         total = self.labels.total()
         return ", ".join(f"{label} {percent(n / total)}" for label, n in self.labels.most_common(count))
+
+
+def readings(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The readings that a row of the output holds: one, the author's and the reader's, or none where none came."""
+    if record["status"] != "ok":
+        return []
+    return [record["author"], record["reader"]] if "divergence" in record else [record]
 
 
 class Watch:
@@ -112,16 +128,24 @@ def duration(seconds: float) -> str:
 
 def summary(tally: Tally, seconds: float, width: int = 80) -> list[str]:
     """The lines at the end of a run: counts, a bar chart of the labels, and why rows failed."""
-    from toolkit.apps.panel import bar, percent
-
     counts = ", ".join(f"{tally.status[name]:,} {name}" for name in ("ok", "empty", "error") if tally.status[name])
     lines = [f"{tally.rows:,} rows in {duration(seconds)}: {counts or 'nothing in it'}."]
-    total = tally.labels.total()
-    name_width = max((len(label) for label in tally.labels), default=0)
-    number_width = len(f"{max(tally.labels.values(), default=0):,}")
-    room = max(5, min(50, width - name_width - number_width - 11))
-    for label, count in tally.labels.most_common():
-        drawn = bar(count / tally.labels.most_common(1)[0][1], room).ljust(room)
-        lines.append(f"{label:<{name_width}}  {drawn}  {count:>{number_width},}  {percent(count / total):>5}")
+    if tally.reader:
+        lines += ["Through the author's lens:", *_chart(tally.labels, width)]
+        lines += ["Through the reader's lens:", *_chart(tally.reader, width)]
+    else:
+        lines += _chart(tally.labels, width)
     lines += [f"{count:,} x {visible(reason)}" for reason, count in tally.reasons.most_common(5)]
     return lines
+
+
+def _chart(labels: Counter[str], width: int) -> Iterator[str]:
+    from toolkit.apps.panel import bar, percent
+
+    total = labels.total()
+    name_width = max((len(label) for label in labels), default=0)
+    number_width = len(f"{max(labels.values(), default=0):,}")
+    room = max(5, min(50, width - name_width - number_width - 11))
+    for label, count in labels.most_common():
+        drawn = bar(count / labels.most_common(1)[0][1], room).ljust(room)
+        yield f"{label:<{name_width}}  {drawn}  {count:>{number_width},}  {percent(count / total):>5}"

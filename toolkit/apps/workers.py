@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from toolkit.settings import Progress, Settings
+from toolkit.settings import Progress, Settings, wanted_model
 
 if TYPE_CHECKING:
     from toolkit.inference.worker import WorkerModel
@@ -19,9 +19,10 @@ def open_workers(settings: Settings, workers: int = 1) -> Iterator[WorkerModel]:
 
     with Progress("Building the model; this happens once and takes about a minute.") as progress:
         model = WorkerModel.load(
-            settings.model,
+            wanted_model(settings),
             threads=settings.threads,
             gpu_layers=settings.gpu_layers,
+            adapter=settings.adapter,
             progress=progress,
             workers=workers,
         )

@@ -6,7 +6,7 @@ Nothing is dropped silently: the report counts every reason and shows examples o
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,16 +62,27 @@ class CleanConfig(Config):
 
 
 @dataclass
+class Passage:
+    """What one filter did: the rows that reached it, those that it dropped, and those that it weighed down."""
+
+    read: int = 0
+    dropped: int = 0
+    weighed_down: int = 0
+
+
+@dataclass
 class CleaningReport:
-    """What cleaning did: rows in and out, in total and per label, every reason with examples, and words per text.
+    """What cleaning did: rows in and out, in total, per filter and per label, every reason with examples, and lengths.
 
     ``rated`` counts the examples with soft targets, ``damage`` the rows that could not be read at all.
     """
 
     read: int = 0
     kept: int = 0
+    filters: dict[str, Passage] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
     weighed_down: Counter[str] = field(default_factory=Counter)
+    dropped_by_label: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     shown: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     labels_read: Counter[str] = field(default_factory=Counter)
     labels_kept: Counter[str] = field(default_factory=Counter)
@@ -81,9 +92,21 @@ class CleaningReport:
     raters_left_out: list[str] = field(default_factory=list)
     damage: Damage = field(default_factory=Damage)
 
-    def note(self, example: Example, finding: Finding) -> None:
-        """Count one finding."""
-        (self.weighed_down if finding.factor else self.dropped)[finding.reason] += 1
+    def filter(self, name: str) -> Passage:
+        """The counts of the filter of that name."""
+        return self.filters.setdefault(name, Passage())
+
+    def note(self, name: str, example: Example, finding: Finding) -> None:
+        """Count what the filter ``name`` found."""
+        passage = self.filter(name)
+        if finding.factor:
+            passage.weighed_down += 1
+            self.weighed_down[finding.reason] += 1
+        else:
+            passage.dropped += 1
+            self.dropped[finding.reason] += 1
+            for label in example.labels:
+                self.dropped_by_label[label][finding.reason] += 1
         if len(self.shown[finding.reason]) < SHOWN:
             self.shown[finding.reason].append(example.text)
 
@@ -100,9 +123,9 @@ class CleaningReport:
         self.labels_kept.update(example.labels)
         self.lengths_kept[count_words(example.text)] += 1
 
-    def take_back(self, example: Example, finding: Finding) -> None:
-        """Count as dropped an example that was kept before."""
-        self.note(example, finding)
+    def take_back(self, name: str, example: Example, finding: Finding) -> None:
+        """Count as dropped by the filter ``name`` an example that was kept before."""
+        self.note(name, example, finding)
         self.kept -= 1
         self.labels_kept.subtract(example.labels)
         self.lengths_kept[count_words(example.text)] -= 1
@@ -112,10 +135,22 @@ class CleaningReport:
         return {
             "read": self.read,
             "kept": self.kept,
+            "filters": {
+                name: {
+                    "in": p.read,
+                    "dropped": p.dropped,
+                    "weighed_down": p.weighed_down,
+                    "out": p.read - p.dropped,
+                }
+                for name, p in self.filters.items()
+            },
             "dropped": dict(self.dropped.most_common()),
             "weighed_down": dict(self.weighed_down.most_common()),
             "labels_read": dict(self.labels_read.most_common()),
             "labels_kept": dict(self.labels_kept.most_common()),
+            "dropped_by_label": {
+                label: dict(self.dropped_by_label[label].most_common()) for label, _ in self.labels_read.most_common()
+            },
             "examples": dict(self.shown),
             "damaged_rows": {"count": self.damage.count, "first": self.damage.shown},
             "rated": self.rated,
@@ -133,21 +168,23 @@ def _quantiles(lengths: Counter[int]) -> dict[str, int]:
 
 
 def clean(
-    examples: Iterable[Example], filters: Sequence[Filter], report: CleaningReport | None = None
+    examples: Iterable[Example], filters: Mapping[str, Filter], report: CleaningReport | None = None
 ) -> tuple[list[Example], CleaningReport]:
     """Run every example through ``filters`` in order; the first that drops it ends its way.
 
     Args:
+        filters: each by the name under which the report counts it.
         report: goes on counting in this one.
     """
     report, kept = report or CleaningReport(), []
     for example in examples:
         report.enter(example)
         weight = example.weight
-        for judge in filters:
+        for name, judge in filters.items():
+            report.filter(name).read += 1
             finding = judge(example)
             if finding is not None:
-                report.note(example, finding)
+                report.note(name, example, finding)
                 weight *= finding.factor
                 if not weight:
                     break
@@ -157,27 +194,22 @@ def clean(
     return kept, report
 
 
-def build_filters(config: CleanConfig, held_out: Iterable[Example] = ()) -> list[Filter]:
-    """The filters that ``config`` asks for, cheapest first.
+def build_filters(config: CleanConfig, held_out: Iterable[Example] = ()) -> dict[str, Filter]:
+    """The filters that ``config`` asks for by the names of its keys, cheapest first.
 
     Args:
         held_out: the examples of the other splits; near duplicates of these leave the training split.
     """
-    filters = [too_short(config.min_words)]
-    if config.masks_only:
-        filters.append(masks_only)
-    filters += [
-        links(config.max_link_share, config.link_factor),
-        repeats(config.max_repeats),
-        foreign(config.max_foreign_share),
-        other_language(config.other_language),
-    ]
-    if config.spam:
-        filters.append(spam)
-    if config.exact_duplicates:
-        filters.append(exact_duplicates())
-    if config.near_duplicates is not None:
-        filters.append(near_duplicates(held_out, config.near_duplicates))
-    if config.near_copies is not None:
-        filters.append(near_copies(config.near_copies))
-    return filters
+    filters: dict[str, Filter | None] = {
+        "min_words": too_short(config.min_words),
+        "masks_only": masks_only if config.masks_only else None,
+        "max_link_share": links(config.max_link_share, config.link_factor),
+        "max_repeats": repeats(config.max_repeats),
+        "max_foreign_share": foreign(config.max_foreign_share),
+        "other_language": other_language(config.other_language),
+        "spam": spam if config.spam else None,
+        "exact_duplicates": exact_duplicates() if config.exact_duplicates else None,
+        "near_duplicates": near_duplicates(held_out, config.near_duplicates) if config.near_duplicates else None,
+        "near_copies": near_copies(config.near_copies) if config.near_copies else None,
+    }
+    return {name: judge for name, judge in filters.items() if judge is not None}

@@ -40,22 +40,34 @@ def data() -> None:
 
 @data.command()
 @_shared
-def prepare(source: Path | None, out: Path, config: Path | None, limit: int | None) -> None:
+@click.option("--embeddings/--no-embeddings", default=None, help="Check by embeddings; wins over embeddings.check.")
+def prepare(source: Path | None, out: Path, config: Path | None, limit: int | None, embeddings: bool | None) -> None:
     """Clean the GoEmotions train split.
 
-    Writes goemotions_clean.jsonl, goemotions_clean_flags.jsonl with linguistic scores, and the report, which counts
-    every reason and shows examples, as goemotions_clean_report.json and .html. What is there already is not done again.
-    Needs scikit-learn and matplotlib: pip install ".[data]".
+    Writes goemotions_clean.jsonl, its parts goemotions_clean_train.jsonl and goemotions_clean_val.jsonl,
+    goemotions_clean_flags.jsonl with scores and flags, and the report, which counts every reason and shows examples,
+    as goemotions_clean_report.json and .html. What is there already is not done again. The official dev and test splits
+    are only read, never cleaned. Needs scikit-learn and matplotlib: pip install ".[data]"; for --embeddings also
+    sentence-transformers and cleanlab: pip install ".[embeddings]".
     """
     _require_sklearn("Scoring texts")
     from toolkit.corpora.prepared import prepare as write_clean
 
-    report, before = write_clean(_settings(config), source, out, limit)
+    settings = _settings(config)
+    if embeddings is not None:
+        checked = settings.embeddings.model_copy(update={"check": embeddings})
+        settings = settings.model_copy(update={"embeddings": checked})
+
+    def say(done: int, total: int) -> None:
+        click.echo(f"{done:,} of {total:,} texts embedded.", err=True)
+
+    report, before = write_clean(settings, source, out, limit, say)
     done = f"already in {out}" if before else f"written to {out}"
     click.echo(f"{report['kept']:,} of {report['read']:,} rows kept; {done}.", err=True)
     if report["damaged_rows"]["count"]:
         click.echo(f"{report['damaged_rows']['count']:,} damaged rows were passed over.", err=True)
-    _print({name: report[name] for name in ("read", "kept", "dropped")})
+    flags = {name: found["count"] for name, found in report["flags"].items()}
+    _print({**{name: report[name] for name in ("read", "kept", "dropped", "parts")}, "flags": flags})
 
 
 @data.command()
@@ -77,32 +89,78 @@ def explore(source: Path | None, out: Path, config: Path | None, limit: int | No
 
 
 @data.command()
+@click.option(
+    "--lens", type=click.Choice(["author", "reader"]), default="author", show_default=True, help="Whose texts."
+)
+@click.option("--samples", is_flag=True, help="Write for the sample texts that ship, in place of a corpus.")
+@click.option(
+    "--teacher",
+    default="template",
+    show_default=True,
+    help="Who writes: template, the URL of an OpenAI-compatible endpoint, or a GGUF file.",
+)
+@click.option("--teacher-model", help="The model that the endpoint is asked for; without it, the first that it lists.")
+@click.option("--max-tokens-total", type=click.IntRange(min=1), help="Stop asking when so many tokens are spent.")
+@click.option("--show", type=click.IntRange(min=1), help="Print N chains and what the gate said, as Markdown.")
 @_shared
-def cot(source: Path | None, out: Path, config: Path | None, limit: int | None) -> None:
-    """Write reasoning for clean GoEmotions texts with the template teacher.
+def cot(
+    lens: str,
+    samples: bool,
+    teacher: str,
+    teacher_model: str | None,
+    max_tokens_total: int | None,
+    show: int | None,
+    **shared: Any,
+) -> None:
+    """Write reasoning for labelled texts: a teacher writes, one gate judges.
 
-    Writes goemotions_cot_train.jsonl, goemotions_cot_val.jsonl and goemotions_cot_report.json, which counts every
-    rejection. Needs scikit-learn: pip install ".[data]".
+    For clean GoEmotions comments, or with --lens reader for EmpatheticDialogues situations, writes
+    goemotions_cot_train.jsonl, goemotions_cot_val.jsonl, goemotions_cot_report.json, which counts every rejection, and
+    goemotions_cot_refused.jsonl with the chains that the gate refused (empathetic_ in place of goemotions_).
+
+    The key of an endpoint is read from EMOTION_LRM_TEACHER_KEY and nowhere else. What a model answered is kept in
+    goemotions_cot_answers.jsonl, so that nothing is asked twice: after an interruption the same command goes on.
+    Needs scikit-learn, and for an endpoint httpx: pip install ".[data]".
+
+    \b
+    emotion-lrm data cot
+    emotion-lrm data cot --teacher http://127.0.0.1:8080/v1 --max-tokens-total 500000
+    emotion-lrm data cot --lens reader --teacher teacher.gguf --limit 200
     """
     _require_sklearn("Writing chains")
-    from toolkit.corpora.cot import write_chains
-    from toolkit.corpora.prepare import clean_training
-    from toolkit.corpora.prepared import write_report
+    from toolkit.contract.lens import Lens
+    from toolkit.corpora.chain_texts import NON_COMMERCIAL, load_samples, load_texts
+    from toolkit.corpora.open_teacher import open_teacher
+    from toolkit.corpora.reasoning import as_markdown, write_reasoning
 
-    settings = _settings(config)
-    examples, report = clean_training(settings, source, limit)
-    click.echo(f"{report.kept:,} clean rows; writing chains.", err=True)
-    reports = write_chains(examples, source, out, settings.cot)
-    write_report(out / "goemotions_cot_report.json", reports)
-    _print({split: {k: r[k] for k in ("offered", "written", "distinct_openings")} for split, r in reports.items()})
+    out, which = shared["out"], Lens(lens)
+    name = "goemotions" if which is Lens.AUTHOR else "empathetic"
+    settings = _settings(shared["config"], f"{name}.yaml")
+    asked = {"model": teacher_model, "max_tokens_total": max_tokens_total}
+    ask = settings.cot.ask.model_copy(update={key: value for key, value in asked.items() if value is not None})
+    answers = out / f"{f'samples_{lens}' if samples else name}_cot_answers.jsonl"
+    with open_teacher(teacher, ask, answers) as teacher_for:
+        limit = shared["limit"]
+        texts = load_samples(which, limit) if samples else load_texts(which, settings, shared["source"], limit)
+        click.echo(f"{len(texts.train):,} texts; writing chains.", err=True)
+        notes = [NON_COMMERCIAL] if texts.name == "empathetic" else []
+        result = write_reasoning(texts, out, settings.cot, teacher_for, notes)
+    for line in [*notes, *(report.stopped for _, report in result.values() if report.stopped)]:
+        click.echo(line, err=True)
+    if show:
+        chains, report = result["train"]
+        click.echo("\n".join(as_markdown(chains, report.refusals, show)))
+        return
+    keys = ("offered", "written", "distinct_openings", "usage")
+    _print({split: {k: report.to_dict()[k] for k in keys} for split, (_, report) in result.items()})
 
 
-def _settings(path: Path | None) -> DataConfig:
+def _settings(path: Path | None, shipped: str = "goemotions.yaml") -> DataConfig:
     from toolkit.assets import asset
     from toolkit.config import load_config
     from toolkit.corpora.prepare import DataConfig
 
-    return load_config(DataConfig, path or asset("data", "configs", "goemotions.yaml"))
+    return load_config(DataConfig, path or asset("data", "configs", shipped))
 
 
 def _require_sklearn(work: str) -> None:

@@ -118,6 +118,8 @@ def _archive_turns(path: Path, split: str, damage: Damage | None) -> Iterator[_R
                 # The file escapes commas and leaves quotes bare, so a CSV reader would join rows.
                 rows = (line.rstrip("\r\n").split(",") for line in file)
                 yield from match_header(f"{path}, {split}.csv", rows, _ARCHIVE_COLUMNS, damage, loose=True)
+    except PermissionError as error:
+        raise DataError(f"Cannot read {path}: {error.strerror}.", "Check who may read it.") from None
     except (tarfile.TarError, EOFError, zlib.error, OSError):
         raise DataError(f"{path} is cut off or no packed archive.", "Restore the archive.") from None
 

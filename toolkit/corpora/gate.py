@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from toolkit.contract.answer import count_words, find_evidence, quoted_spans
 from toolkit.contract.example import Example
 from toolkit.contract.prompt import load_prompt
 from toolkit.corpora.knowledge import load_appraisals
 from toolkit.corpora.spans import allowance
+from toolkit.corpora.yaml_assets import read_yaml
 
 MIN_WORDS, MAX_WORDS = 10, 40
 DISAGREES = "the judge disagrees"
@@ -67,19 +69,20 @@ class PhrasingCap:
     """Refuses wordings that have become too frequent; counts what it lets through.
 
     Args:
-        same_form: how many chains may share a wording once their quotes are taken out.
+        same_form: how many chains may share a wording: the same telling words, in whatever order and between whatever
+            small words, outside the quotes.
         opening_share: the largest share of ``expected`` chains that may begin with the same five words.
     """
 
     def __init__(self, same_form: int = 8, opening_share: float = 0.01, expected: int = 10_000) -> None:
         self.same_form = same_form
         self.same_opening = max(1, int(opening_share * expected))
-        self._forms: Counter[str] = Counter()
+        self._forms: Counter[frozenset[str]] = Counter()
         self._openings: Counter[str] = Counter()
 
     def check(self, reasoning: str) -> str | None:
         """Count the wording, or say that it may not be used again."""
-        form, opening = outside_quotes(reasoning).lower(), five_words(reasoning)
+        form, opening = telling_words(reasoning), five_words(reasoning)
         if self._forms[form] >= self.same_form:
             return "same wording too often"
         if self._openings[opening] >= self.same_opening:
@@ -87,6 +90,11 @@ class PhrasingCap:
         self._forms[form] += 1
         self._openings[opening] += 1
         return None
+
+
+def telling_words(reasoning: str) -> frozenset[str]:
+    """The words of four letters and more outside the quotes: what makes two wordings the same."""
+    return frozenset(re.findall(r"[^\W\d_]{4,}", outside_quotes(reasoning).lower()))
 
 
 def five_words(reasoning: str) -> str:
@@ -137,8 +145,18 @@ def _conclusion(example: Example, prose: str) -> str | None:
 
 
 def _wording(prose: str) -> str | None:
-    if _LEAKS.search(prose):
-        return "leaks the instruction"
     words = re.findall(r"\w+", prose.lower())
+    if _LEAKS.search(prose) or not _runs(words).isdisjoint(_instruction()):
+        return "leaks the instruction"
     triples = Counter(zip(words, words[1:], words[2:], strict=False))
     return "repeats itself" if triples and max(triples.values()) > 1 else None
+
+
+@cache
+def _instruction() -> frozenset[tuple[str, ...]]:
+    """Every six words that follow each other in what a model is told to do."""
+    return _runs(re.findall(r"\w+", read_yaml("prompts", "teacher", "request.yaml")["system"].lower()))
+
+
+def _runs(words: Sequence[str], length: int = 6) -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(words[i : i + length]) for i in range(len(words) - length + 1))

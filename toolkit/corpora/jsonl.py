@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def write_examples(path: Path, examples: Iterable[Example]) -> int:
     """Write the examples to ``path``, whole or not at all; returns how many there were.
 
     Raises:
-        FileTrouble: no space, no permission, a read-only folder.
+        FileError: no space, no permission, a read-only folder.
     """
     count = 0
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
@@ -94,4 +95,6 @@ def _example(row: dict[str, Any]) -> Example:
         raise ValueError(f"{lens.native} has no label {strange[0]!r}")
     shares = {label: float(share) for label, share in soft.items()} if soft else None
     weight = float(row.get("weight", 1.0))
+    if not all(0.0 <= number < math.inf for number in (weight, *(shares or {}).values())):
+        raise ValueError("weight and shares are no numbers from 0 on")
     return Example(text, tuple(labels), lens, str(row.get("id", "")), shares, weight, reasoning)

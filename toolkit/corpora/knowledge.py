@@ -10,14 +10,22 @@ from typing import Any
 from toolkit.contract.lens import Lens
 from toolkit.corpora.yaml_assets import read_yaml
 
+_NUMBER = "#"  # in a cue's words: any number
+
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """Sentences that fit when the quoted words match ``pattern``."""
+    """Sentences that fit when the quoted words match ``pattern``, which is any of ``words``."""
 
+    words: tuple[str, ...]
     pattern: re.Pattern[str]
     signals: tuple[str, ...]
     stances: tuple[str, ...]
+
+    def place(self, word: str) -> int:
+        """Where ``word``, which matched, stands among the words; a number stands where the sign for numbers does."""
+        form = word.lower()
+        return self.words.index(form if form in self.words else _NUMBER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,8 @@ class Appraisal:
     signals: tuple[str, ...]
     stances: tuple[str, ...]
     cases: tuple[str, ...]
+    asks: bool
+    against: dict[str, str]
     cues: tuple[Cue, ...]
 
     @property
@@ -43,8 +53,7 @@ class Appraisal:
 class Frames:
     """The sentence frames that all labels share, by group, and the endings that name the label."""
 
-    authors: tuple[str, ...]
-    share: dict[str, float]
+    who: dict[str, str]
     groups: dict[str, list[str]]
     ends: tuple[str, ...]
     contrasts: tuple[str, ...]
@@ -64,8 +73,7 @@ def load_frames() -> Frames:
     raw = _read("frames.yaml")
     plain = raw["plain"]
     return Frames(
-        authors=tuple(raw["authors"]),
-        share=raw["share"],
+        who=raw["who"],
         groups=raw["frames"],
         ends=tuple(raw["ends"]),
         contrasts=tuple(raw["contrasts"]),
@@ -88,11 +96,14 @@ def _appraisal(label: str, row: dict[str, Any]) -> Appraisal:
         signals=tuple(row["signals"]),
         stances=tuple(row["stances"]),
         cases=tuple(row["cases"]),
+        asks=row.get("asks", False),
+        against=row.get("against", {}),
         cues=tuple(_cue(cue) for cue in row.get("cues", ())),
     )
 
 
 def _cue(row: dict[str, Any]) -> Cue:
-    words = "|".join(re.escape(word) for word in row["words"].split("|"))
-    pattern = re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)
-    return Cue(pattern, tuple(row.get("signals", ())), tuple(row.get("stances", ())))
+    words = tuple(row["words"].lower().split("|"))
+    either = "|".join(r"\d[\d,.]*" if word == _NUMBER else re.escape(word) for word in words)
+    pattern = re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
+    return Cue(words, pattern, tuple(row.get("signals", ())), tuple(row.get("stances", ())))

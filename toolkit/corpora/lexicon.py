@@ -18,6 +18,8 @@ from toolkit.contract.example import Example
 from toolkit.corpora.spans import MAX_WORDS, Word, adjoining, quotable, rounded, word_lists, words_of
 from toolkit.errors import DataError
 
+_JOINTS = frozenset(["and", "or", "but"])  # a quotation had better not run over one
+_ARTICLES = frozenset(["a", "an", "the"])
 Floats = npt.NDArray[np.float64]
 
 
@@ -196,6 +198,8 @@ def _best_window(
             window = words[first : last + 1]
             if taken.intersection(range(first, last + 1)) or not (rounded(window) and quotable(text, window)):
                 continue
+            if first and words[first - 1].form in word_lists().negations:  # "like it" says nothing of "don't like it"
+                continue
             if count_words(text[window[0].start : window[-1].end]) > limit:
                 continue
             value = _value(text, words, scores, first, last, scores[seed])
@@ -205,13 +209,15 @@ def _best_window(
 
 
 def _value(text: str, words: Sequence[Word], scores: Sequence[float], first: int, last: int, seed: float) -> float:
-    """What the window says for the label, less a price per word and a fine for cutting off a word that turns it."""
+    """What the window says for the label, less a price per word and a fine for cutting off an intensifier."""
     lists = word_lists()
-    value = sum(max(scores[i], 0.0) - 0.18 * seed for i in range(first, last + 1))
+    value = sum(max(scores[i], 0.0) - 0.3 * seed for i in range(first, last + 1))
     value -= 0.3 * seed * sum(w.is_mask for w in words[first : last + 1])
+    value -= 0.5 * seed * sum(w.form in _JOINTS for w in words[first:last])
+    value -= 0.25 * seed * (words[first].form in _ARTICLES)
     if first and adjoining(text, words[first - 1], words[first]):
         before = words[first - 1].form
-        value -= seed if before in lists.negations else 0.4 * seed if before in lists.intensifiers else 0.0
+        value -= 0.4 * seed if before in lists.intensifiers else 0.0
         value -= 0.0 if before in lists.stop else min(0.1 * seed, 0.3)
     if last + 1 < len(words) and adjoining(text, words[last], words[last + 1]):
         value -= 0.0 if words[last + 1].form in lists.stop else min(0.3 * seed, 0.5)

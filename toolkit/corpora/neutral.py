@@ -59,11 +59,12 @@ def cap_neutral(examples: Sequence[Example], report: CleaningReport, config: Neu
     plain = [e for e in examples if e.labels == (NEUTRAL,)]
     if config.cap is None or len(plain) <= config.cap:
         return list(examples)
+    report.filter("neutral cap").read += len(examples)
     chosen = {id(e) for e in sorted(plain, key=lambda e: _lot(e, config.seed))[: config.cap]}
     kept = []
     for example in examples:
         if example.labels == (NEUTRAL,) and id(example) not in chosen:
-            report.take_back(example, Finding("over the neutral cap"))
+            report.take_back("neutral cap", example, Finding("over the neutral cap"))
         else:
             kept.append(example)
     return kept

@@ -31,6 +31,8 @@ class WordLists:
     intensifiers: frozenset[str]
     evaluative: frozenset[str]
     persons: frozenset[str]
+    first_person: frozenset[str]
+    second_person: frozenset[str]
 
 
 @cache
@@ -120,6 +122,8 @@ def central_span(text: str, limit: int, around: int | None = None) -> tuple[int,
             if around is not None and not start <= around < end:
                 continue
             if count_words(text[start:end]) > limit or not (rounded(window) and quotable(text, window)):
+                continue
+            if first and words[first - 1].form in word_lists().negations:  # "like it" says nothing of "don't like it"
                 continue
             content = sum(w.form not in word_lists().stop and not w.is_mask for w in window)
             value = 3 * content - len(window) - 2 * sum(w.is_mask for w in window)

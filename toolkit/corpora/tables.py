@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
+import io
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,16 +56,24 @@ def open_text(path: Path) -> Iterator[IO[str]]:
     """The file as text; bytes that are no UTF-8 come as lone surrogates, so that they spoil only their row.
 
     Raises:
-        DataError: for a file that cannot be read or whose packing is broken.
+        DataError: for a file that is empty, in UTF-16, cannot be read, or whose packing is broken.
     """
     try:
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            yield file
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as packed:
+            _check_start(path, packed.peek(2)[:2])
+            with io.TextIOWrapper(packed, "utf-8-sig", "surrogateescape", newline="") as file:
+                yield file
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise DataError(f"{path} is cut off or no gzip file.", "Restore the file.") from None
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.", "Check the path.") from None
+
+
+def _check_start(path: Path, start: bytes) -> None:
+    if not start:
+        raise DataError(f"{path} is empty.", "Restore the file.")
+    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise DataError(f"{path} is in UTF-16.", "Save it as UTF-8.")
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -84,7 +94,7 @@ def read_table(
         columns: those that must be there; further ones are handed on.
 
     Raises:
-        DataError: for a missing column, and for a damaged row where ``damage`` is None.
+        DataError: for a missing or doubled column, and for a damaged row where ``damage`` is None.
     """
     with open_text(path) as file:
         rows = _csv_rows(path, file) if ".csv" in path.suffixes else (line.split("\t") for line in _lines(file))
@@ -105,6 +115,9 @@ def match_header(
     if missing:
         found = ", ".join(header[:8]) or "nothing"
         raise DataError(f"{name} lacks the column {missing[0]!r}.", f"Its first columns are: {found}.")
+    double = [column for column in columns if header.count(column) > 1]
+    if double:
+        raise DataError(f"{name} has the column {double[0]!r} twice.", "Restore the file, or rename one of them.")
     least = 1 + max(header.index(column) for column in columns) if loose else len(header)
     for number, row in enumerate(rows, 2):
         where = f"{name}, line {number}"

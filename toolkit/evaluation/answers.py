@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -23,31 +24,75 @@ class AnswerRates:
         quoted: share of quoted spans that are exact substrings of their text; None where nothing was quoted.
         with_quote: share of answers that quote at all.
         openings: number of distinct first five words.
+        copied: share of valid answers whose reasoning already stood word for word in an earlier one.
+        repeating: share of valid answers in which three words in a row come twice.
+        distinct_2: of all pairs of neighbouring words, the share that are different ones (Li et al., 2016); it falls
+            with the number of answers, so compare it between runs over the same rows only.
+        words: mean number of words of a valid answer's reasoning.
     """
 
     valid: float
     quoted: float | None
     with_quote: float
     openings: int
+    copied: float
+    repeating: float
+    distinct_2: float
+    words: float
 
 
 def rate_answers(answers: Iterable[tuple[str, str]], lens: Lens) -> AnswerRates:
     """Check pairs of (raw JSON as the model wrote it, text); at least one."""
     schema = json_schema(lens)
-    count = valid = quoting = spans = exact = 0
-    openings: set[tuple[str, ...]] = set()
+    count = quoting = spans = exact = 0
+    writing = _Writing()
     for raw, text in answers:
         count += 1
         answer = parse_answer(raw, schema)
         if answer is None:
             continue
-        valid += 1
+        writing.add(answer["reasoning"])
         quoted = quoted_spans(answer["reasoning"])
         quoting += bool(quoted)
         spans += len(quoted)
         exact += sum(span in text for span in quoted)
-        openings.add(tuple(answer["reasoning"].split()[:OPENING_WORDS]))
-    return AnswerRates(valid / count, exact / spans if spans else None, quoting / count, len(openings))
+    return AnswerRates(
+        valid=writing.count / count,
+        quoted=exact / spans if spans else None,
+        with_quote=quoting / count,
+        openings=len(writing.openings),
+        copied=writing.copied / max(writing.count, 1),
+        repeating=writing.repeating / max(writing.count, 1),
+        distinct_2=len(writing.pairs) / max(writing.pairs.total(), 1),
+        words=writing.words / max(writing.count, 1),
+    )
+
+
+class _Writing:
+    """How varied the reasonings of a run are."""
+
+    def __init__(self) -> None:
+        self.count = self.words = self.copied = self.repeating = 0
+        self.openings: set[tuple[str, ...]] = set()
+        self.pairs: Counter[tuple[str, ...]] = Counter()
+        self._seen: set[str] = set()
+
+    def add(self, reasoning: str) -> None:
+        """Count one more."""
+        words = reasoning.split()
+        self.count += 1
+        self.words += len(words)
+        self.openings.add(tuple(words[:OPENING_WORDS]))
+        self.pairs.update(_runs(words, 2))
+        self.copied += reasoning in self._seen
+        self._seen.add(reasoning)
+        threes = list(_runs(words, 3))
+        self.repeating += len(set(threes)) < len(threes)
+
+
+def _runs(words: list[str], length: int) -> Iterable[tuple[str, ...]]:
+    """Every so many words in a row."""
+    return zip(*(words[start:] for start in range(length)), strict=False)
 
 
 def parse_answer(raw: str, schema: dict[str, Any]) -> dict[str, str] | None:

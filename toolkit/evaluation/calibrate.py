@@ -69,8 +69,9 @@ def protocol_gold(protocol: Protocol, native_gold: Bools) -> tuple[Bools, Bools]
 
 def add_calibration(fitted: dict[str, Any], lens: Lens, path: Path, risk: float = RISK) -> None:
     """Write what was fitted for a lens to ``path``; what it already holds for the other lens stays."""
-    before = json.loads(path.read_text(encoding="utf-8")).get("lenses", {}) if path.is_file() else {}
-    write_calibration({"risk": risk, "lenses": {**before, str(lens): fitted}}, path)
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    lenses = {**before.get("lenses", {}), str(lens): fitted}
+    write_calibration({**before, "risk": risk, "lenses": lenses}, path)
 
 
 def write_calibration(calibration: dict[str, Any], path: Path) -> None:

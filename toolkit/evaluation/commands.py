@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -12,7 +13,10 @@ from click.core import ParameterSource
 from toolkit.contract.lens import Lens, parse_lens
 from toolkit.errors import UsageError
 from toolkit.evaluation.protocols import PROTOCOLS, Rows, load_rows
-from toolkit.settings import Progress, Settings, model_options, open_model
+from toolkit.settings import Progress, Settings, is_quiet, model_options, open_model
+
+if TYPE_CHECKING:
+    from toolkit.evaluation.evaluate import Judged, Reading
 
 NATIVE = tuple(lens.native for lens in Lens)
 
@@ -22,6 +26,13 @@ NATIVE = tuple(lens.native for lens in Lens)
 @click.option("--split", type=click.Choice(("train", "dev", "test")), default="dev", show_default=True)
 @click.option("--source", type=click.Path(path_type=Path), metavar="DIR", help="Folder with the corpora.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Judge the first N rows only.")
+@click.option("--compare", metavar="MODEL", multiple=True, help="Judge a further model by the same rows; repeatable.")
+@click.option(
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write report.html, report.md, report.json and pictures there.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--fit-calibration",
@@ -38,6 +49,8 @@ def evaluate(
     split: str,
     source: Path | None,
     limit: int | None,
+    compare: tuple[str, ...],
+    report: Path | None,
     as_json: bool,
     calibration: Path | None,
     settings: Settings,
@@ -52,23 +65,27 @@ def evaluate(
     emotion-lrm evaluate goemotions --split dev --mode fast
     emotion-lrm evaluate goemotions --limit 500 --json
     emotion-lrm evaluate my-labels.csv --taxonomy ekman
+    emotion-lrm evaluate goemotions --compare other.gguf --report out
     """
-    from toolkit.evaluation.evaluate import judge, read
-    from toolkit.evaluation.table import print_evaluation
-
     if calibration and (protocol not in NATIVE or (split, limit) != ("dev", None)):
         raise UsageError(
             f"Calibration is fitted on all of the dev split of {' or '.join(NATIVE)}.", "Leave --limit and --split out."
         )
+    if report:
+        from toolkit.evaluation.plots import prepare_folder
+
+        prepare_folder(report)
     rows = _load(ctx, protocol, split, source, limit, settings)
-    with open_model(settings) as model, Progress() as progress:
-        reading = read(model, rows, progress)
-        judged = judge(model, rows, reading, mode=settings.mode, progress=progress)
-        temperature = model.calibration.of(rows.lens).temperature
-    if as_json:
-        click.echo(json.dumps(judged.to_dict(), ensure_ascii=False))
-    else:
-        print_evaluation(judged, sys.stdout)
+    settings = settings.model_copy(update={"lens": str(rows.lens)})
+    first, reading, temperature = _judge(rows, settings)
+    others = [_judge(rows, settings.model_copy(update={"model": name, "adapter": None}))[0] for name in compare]
+    _print(first, others, as_json)
+    if report:
+        from toolkit.evaluation.report import write_report
+
+        write_report((first, *others), report)
+        if not is_quiet():
+            click.echo(f"The report is {report / 'report.html'}.", err=True)
     if calibration and rows.native_gold is not None:
         from toolkit.evaluation.calibrate import add_calibration, fit_calibration
         from toolkit.inference.posterior import apply_temperature
@@ -76,6 +93,28 @@ def evaluate(
         raw = apply_temperature(reading.posterior, 1.0 / temperature)
         fitted = fit_calibration(raw, rows.native_gold, rows.lens, f"{protocol} {split}")
         add_calibration(fitted, rows.lens, calibration)
+
+
+def _judge(rows: Rows, settings: Settings) -> tuple[Judged, Reading, float]:
+    """What a model is worth, what it read, and the temperature that its readings already have in them."""
+    from toolkit.evaluation.evaluate import judge, read
+
+    with open_model(settings) as model, Progress() as progress:
+        reading = read(model, rows, progress)
+        judged = judge(model, rows, reading, mode=settings.mode, progress=progress)
+        return judged, reading, model.calibration.of(rows.lens).temperature
+
+
+def _print(first: Judged, others: list[Judged], as_json: bool) -> None:
+    """The evaluation on standard output; in JSON those of further models stand under ``compared``."""
+    from toolkit.evaluation.table import print_evaluation
+
+    if as_json:
+        further = {"compared": [one.evaluation.to_dict() for one in others]} if others else {}
+        click.echo(json.dumps(first.evaluation.to_dict() | further, ensure_ascii=False))
+        return
+    for one in (first, *others):
+        print_evaluation(one.evaluation, sys.stdout)
 
 
 def _load(

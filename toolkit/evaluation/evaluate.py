@@ -79,9 +79,38 @@ class Evaluation:
         return {key: _rounded(value) for key, value in asdict(self).items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An evaluation and what it was computed from.
+
+    Attributes:
+        scores: in the taxonomy of ``rows``, shape (n, labels), calibrated.
+        predicted: what F1 is of, shape (n, labels).
+        abstain_below: the confidence under which the model's calibration abstains; None where it says nothing of it.
+        answers: what explain mode measured; None in fast mode.
+    """
+
+    evaluation: Evaluation
+    rows: Rows
+    scores: Floats
+    predicted: Bools
+    abstain_below: float | None
+    answers: AnswerRates | None
+
+    @property
+    def confidence(self) -> Floats:
+        """The probability of the most probable label of every row, shape (n,)."""
+        return np.asarray(self.scores.max(1))
+
+    @property
+    def correct(self) -> Bools:
+        """For every row whether its most probable label is among the gold labels, shape (n,)."""
+        return metrics.top_correct(self.scores, self.rows.gold)
+
+
 def evaluate(model: EmotionModel, rows: Rows, *, mode: str = "explain", progress: Progress | None = None) -> Evaluation:
     """Let ``model`` read ``rows`` and judge it. Calls ``progress(done, total, step)`` where given."""
-    return judge(model, rows, read(model, rows, progress), mode=mode, progress=progress)
+    return judge(model, rows, read(model, rows, progress), mode=mode, progress=progress).evaluation
 
 
 def read(model: EmotionModel, rows: Rows, progress: Progress | None = None) -> Reading:
@@ -96,7 +125,7 @@ def read(model: EmotionModel, rows: Rows, progress: Progress | None = None) -> R
 
 def judge(
     model: EmotionModel, rows: Rows, reading: Reading, *, mode: str = "explain", progress: Progress | None = None
-) -> Evaluation:
+) -> Judged:
     """Judge what was read; in explain mode the model answers all texts first."""
     rates, seconds = None, reading.seconds
     if mode == "explain":
@@ -105,7 +134,9 @@ def judge(
         rates = rate_answers(_track(answers, 1, len(rows.texts), "explaining", progress), rows.lens)
         seconds = time.perf_counter() - began
     scores, predicted, crossed = predict(reading.posterior, rows, model.calibration)
-    return _summarise(model.name, mode, rows, reading, scores, predicted, crossed, rates, seconds)
+    summary = _summarise(model.name, mode, rows, reading, scores, predicted, crossed, rates, seconds)
+    cut = model.calibration.of(rows.lens).abstain_below.get(rows.taxonomy)
+    return Judged(summary, rows, scores, predicted, cut, rates)
 
 
 def predict(posterior: Floats, rows: Rows, calibration: Calibration) -> tuple[Floats, Bools, bool]:

@@ -67,10 +67,15 @@ def calibration_error(confidence: Floats, correct: Bools, bins: int = 15) -> flo
     """
     if not len(confidence):
         return float("nan")
-    order = np.argsort(confidence, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
+    parts = equal_mass_bins(confidence, bins)
     gaps = [len(part) * abs(float(confidence[part].mean() - correct[part].mean())) for part in parts]
     return sum(gaps) / len(confidence)
+
+
+def equal_mass_bins(confidence: Floats, bins: int) -> list[NDArray[np.intp]]:
+    """The rows of each bin, the least sure first; equal in size to one row, and none of them empty."""
+    order = np.argsort(confidence, kind="stable")
+    return [part for part in np.array_split(order, bins) if len(part)]
 
 
 def gold_loss(posterior: Floats, gold: Bools) -> float:

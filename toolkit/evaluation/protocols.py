@@ -123,8 +123,8 @@ def _examples(protocol: Protocol, split: str, source: Path | None) -> Iterator[E
     """Every example of the split, or those with exactly one label, which has a place in the protocol's taxonomy."""
     native = load_taxonomy(protocol.lens.native)
     mapping = native.mapping(protocol.taxonomy)
-    read = {Lens.AUTHOR: read_goemotions, Lens.READER: read_empathetic}[protocol.lens]
-    for example in read(split, source):
+    rows = read_goemotions(split, source) if protocol.lens is Lens.AUTHOR else read_empathetic(split, source)
+    for example in rows:
         fits = len(example.labels) == 1 and mapping[native.index(example.labels[0])] is not None
         if fits or not protocol.alone:
             yield example

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Unpack
 
-from toolkit.contract.analysis import Analysis
+from convert.errors import ConvertError
+from toolkit.contract.analysis import Analysis, Comparison
 from toolkit.contract.lens import Lens
+from toolkit.errors import EmotionLRMError
+from toolkit.inference.divergence import check_shared, compare
 from toolkit.inference.protocol import QueueFullError
-from toolkit.inference.request import check_wish
-from toolkit.inference.worker import CAPACITY, LOOK_AHEAD, WorkerModel
+from toolkit.inference.request import Options
+from toolkit.inference.supervisor import Failure
+from toolkit.inference.worker import LOOK_AHEAD, Loading, WorkerModel
+
+Texts = Iterable[str] | AsyncIterable[str]
 
 
 class AsyncEmotionModel:
@@ -25,22 +34,9 @@ class AsyncEmotionModel:
         self.worker = worker
 
     @classmethod
-    async def load(
-        cls,
-        model: str | Path | None = None,
-        *,
-        threads: int | None = None,
-        gpu_layers: int = 0,
-        progress: Callable[[int, int, str], None] | None = None,
-        workers: int = 1,
-        capacity: int = CAPACITY,
-    ) -> AsyncEmotionModel:
+    async def load(cls, model: str | Path | None = None, **loading: Unpack[Loading]) -> AsyncEmotionModel:
         """Start and load; arguments and errors as for ``WorkerModel.load``. ``progress`` is called in a thread."""
-        worker = await asyncio.to_thread(
-            WorkerModel.load, model, threads=threads, gpu_layers=gpu_layers, progress=progress, workers=workers,
-            capacity=capacity,
-        )  # fmt: skip
-        return cls(worker)
+        return cls(await asyncio.to_thread(WorkerModel.load, model, **loading))
 
     async def __aenter__(self) -> AsyncEmotionModel:
         return self
@@ -52,68 +48,83 @@ class AsyncEmotionModel:
         """End the workers."""
         await asyncio.to_thread(self.worker.close)
 
-    async def analyze(
-        self,
-        text: str,
-        *,
-        lens: Lens | str = Lens.AUTHOR,
-        taxonomy: str | None = None,
-        mode: str = "explain",
-        timeout: float | None = None,
-    ) -> Analysis:
+    async def analyze(self, text: str, *, timeout: float | None = None, **options: Unpack[Options]) -> Analysis:
         """Read one text; a task that is cancelled gives its place back. Errors as for ``WorkerModel.submit``."""
         caller = asyncio.current_task()
-        return await asyncio.wrap_future(
-            self.worker.submit(text, lens=lens, taxonomy=taxonomy, mode=mode, timeout=timeout, caller=caller)
+        return await asyncio.wrap_future(self.worker.submit(text, timeout=timeout, caller=caller, **options))
+
+    async def compare(
+        self, text: str, *, taxonomy: str | None = None, mode: str = "explain", timeout: float | None = None
+    ) -> Comparison:
+        """Read one text through both lenses. Errors as for ``EmotionModel.compare_many`` and :meth:`analyze`."""
+        check_shared(taxonomy)
+        for lens in Lens:
+            self.worker.wish(lens=lens, taxonomy=taxonomy, mode=mode)
+        author, reader = await asyncio.gather(
+            *(self.analyze(text, timeout=timeout, lens=lens, taxonomy=taxonomy, mode=mode) for lens in Lens)
         )
+        return compare(author, reader, self.worker.noise_line)
 
     def analyze_many(
-        self,
-        texts: Iterable[str] | AsyncIterable[str],
-        *,
-        lens: Lens | str = Lens.AUTHOR,
-        taxonomy: str | None = None,
-        mode: str = "explain",
-        timeout: float | None = None,
+        self, texts: Texts, *, timeout: float | None = None, **options: Unpack[Options]
     ) -> AsyncIterator[Analysis]:
         """Read many texts: lazily, in order, with a bounded look-ahead; the first failure ends it."""
-        wish = check_wish(lens, taxonomy, mode, self.worker.lenses, self.worker.name)
-        return self._stream(texts, wish.lens, wish.taxonomy, mode, timeout)
+        return _until_failure(self.outcomes(texts, timeout=timeout, **options))
+
+    def outcomes(
+        self, texts: Texts, *, timeout: float | None = None, **options: Unpack[Options]
+    ) -> AsyncGenerator[Analysis | Failure, None]:
+        """As :meth:`analyze_many`, but a text that fails gives its error in its place and the rest goes on."""
+        self.worker.wish(**options)
+        return self._stream(texts, timeout, options)
 
     async def _stream(
-        self,
-        texts: Iterable[str] | AsyncIterable[str],
-        lens: Lens,
-        taxonomy: str,
-        mode: str,
-        timeout: float | None,
-    ) -> AsyncIterator[Analysis]:
+        self, texts: Texts, timeout: float | None, options: Options
+    ) -> AsyncGenerator[Analysis | Failure, None]:
         caller = object()
         pending: deque[asyncio.Future[Analysis]] = deque()
         try:
             async for text in _each(texts):
                 while pending and (pending[0].done() or len(pending) >= LOOK_AHEAD):
-                    yield await pending.popleft()
+                    yield await _outcome(pending.popleft())
                 while True:
                     try:
-                        future = self.worker.submit(
-                            text, lens=lens, taxonomy=taxonomy, mode=mode, timeout=timeout, caller=caller
-                        )
+                        future = self.worker.submit(text, timeout=timeout, caller=caller, **options)
                         break
                     except QueueFullError:
                         if pending:
-                            yield await pending.popleft()
+                            yield await _outcome(pending.popleft())
                         else:
                             await asyncio.sleep(0.02)  # others hold all the room
+                    except EmotionLRMError as error:  # an empty text
+                        future = Future()
+                        future.set_exception(error)
+                        break
                 pending.append(asyncio.wrap_future(future))
             while pending:
-                yield await pending.popleft()
+                yield await _outcome(pending.popleft())
         finally:
             for waiting in pending:
-                waiting.cancel()
+                if not waiting.cancel() and not waiting.cancelled():
+                    waiting.exception()  # asyncio complains of a failure that nobody looks at
 
 
-async def _each(texts: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[str]:
+async def _until_failure(outcomes: AsyncGenerator[Analysis | Failure, None]) -> AsyncIterator[Analysis]:
+    async with contextlib.aclosing(outcomes):
+        async for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+            yield outcome
+
+
+async def _outcome(future: asyncio.Future[Analysis]) -> Analysis | Failure:
+    try:
+        return await future
+    except (EmotionLRMError, ConvertError) as error:
+        return error
+
+
+async def _each(texts: Texts) -> AsyncIterator[str]:
     if isinstance(texts, AsyncIterable):
         async for text in texts:
             yield text

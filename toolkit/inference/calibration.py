@@ -34,10 +34,12 @@ class Calibration:
     Attributes:
         lenses: by the lens's name.
         risk: the error rate that ``abstain_below`` was chosen for.
+        noise_line: the divergence that the author's lens of this model and the author-only model rarely exceed.
     """
 
     lenses: Mapping[str, LensCalibration] = field(default_factory=dict)
     risk: float | None = None
+    noise_line: float | None = None
 
     def of(self, lens: Lens) -> LensCalibration:
         """The calibration of a lens; one that changes nothing where none was fitted."""
@@ -63,7 +65,7 @@ def parse_calibration(source: str) -> Calibration:
     try:
         raw: dict[str, Any] = json.loads(source)
         lenses = {lens: LensCalibration(**_known(found)) for lens, found in raw.get("lenses", {}).items()}
-        return Calibration(lenses, raw.get("risk"))
+        return Calibration(lenses, raw.get("risk"), raw.get("noise_line"))
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"The model's calibration is damaged: {error}.", "Rebuild the model.") from None
 

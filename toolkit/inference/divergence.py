@@ -21,7 +21,8 @@ CHUNK = 256
 class TwoLensModel(Protocol):
     """A model that reads through both lenses; ``noise_line`` as for :class:`~toolkit.contract.analysis.Divergence`."""
 
-    noise_line: float | None
+    @property
+    def noise_line(self) -> float | None: ...
 
     def analyze_many(
         self, texts: Iterable[str], *, lens: Lens, taxonomy: str | None, mode: str

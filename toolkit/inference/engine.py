@@ -10,7 +10,6 @@ at once.
 from __future__ import annotations
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -25,10 +24,15 @@ from toolkit.contract.trie import LabelTrie, build_trie
 from toolkit.inference.native import NativeAdapter, NativeContext, NativeModel
 from toolkit.inference.posterior import pool_windows, trie_posterior
 from toolkit.inference.reasoning import ReasoningWriter, next_token
+from toolkit.inference.tuning import Tuning, available_threads, find_tuning, free_threads
 
 # The measured optimum on two cores: more sequences attend over each other's cells and lose again.
 ACTIVE, BATCH, SEQUENCES, CELLS = 32, 512, 192, 4096
+TILE = 64  # rows from which llama.cpp's attention works in tiles
+REFILL = 8  # places that have to be free before newcomers join: their prompts are cheaper together
 _HEADS = {Lens.AUTHOR: 0, Lens.READER: 1}
+
+__all__ = ["ACTIVE", "BATCH", "Choose", "Engine", "Explained", "Reading", "available_threads"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +86,14 @@ class Engine:
 
     Args:
         path: a GGUF whose vocabulary has one of the prompt's frames.
-        threads: None takes the processors that this process may use.
+        threads: None takes what was measured to be best, but no more processors than are free.
         gpu_layers: layers that go to a GPU, 0 for none, -1 for all.
         context_window: the most tokens that one sequence may take, None for what the model's metadata says; a longer
             text is read in overlapping windows.
         lora: a GGUF-LoRA to add to the weights; see :meth:`swap`.
+        tuning: None takes the one that ``bench --tune`` left for this machine and model, if there is one.
+        exact: about half as fast, but with F32 weights no log-probability depends on what else is in the batch by more
+            than .00001; other weights round what they are multiplied with, and gain nothing.
 
     Raises:
         ConvertError: for a damaged file.
@@ -101,16 +108,22 @@ class Engine:
         gpu_layers: int = 0,
         context_window: int | None = None,
         lora: Path | None = None,
+        tuning: Tuning | None = None,
+        exact: bool = False,
     ) -> None:
         self.model = NativeModel(path, gpu_layers)
-        self.threads = threads or available_threads()
+        self.tuning = tuning or find_tuning(self.model.header.metadata) or Tuning(active=ACTIVE, batch=BATCH)
+        free = free_threads()
+        self.threads = threads or min(self.tuning.threads or free, free)
+        single = threads or min(self.tuning.single_threads or self.threads, free)
         self.frames: dict[Lens, Frame] = {lens: frame_for(self.model, lens) for lens in Lens}
         self.tries: dict[Lens, LabelTrie] = {
             lens: build_trie(self.model, load_taxonomy(lens.native).labels) for lens in Lens
         }
         for trie in self.tries.values():
             check_boundaries(self.model, trie.labels)
-        self.context = NativeContext(self.model, CELLS + BATCH, BATCH, SEQUENCES, self.threads)
+        batch = self.tuning.batch
+        self.context = NativeContext(self.model, CELLS + batch, batch, SEQUENCES, self.threads, single, exact)
         self._pieces: list[bytes] | None = None
         self._heads: set[Lens] = set()
         self._free = deque(range(len(_HEADS), SEQUENCES))
@@ -175,12 +188,16 @@ class Engine:
         try:
             upcoming = next(waiting, None)
             while active or upcoming is not None:
-                if upcoming and len(upcoming) > 1:  # read now, while the batch is empty
+                if upcoming and len(upcoming) > 1:
                     upcoming = [self._clearest(upcoming, lens, choose)]
-                while upcoming and len(upcoming) == 1 and self._fits(active, upcoming[0], lens):
-                    active.append(self._admit(upcoming[0], lens))
-                    upcoming = next(waiting, None)
-                self._step(active, lens, choose, finished)
+                newcomers: list[_Slot] = []
+                if not active or len(active) + REFILL <= self.tuning.active:
+                    while upcoming and len(upcoming) == 1 and self._fits(active, upcoming[0], lens):
+                        newcomers.append(self._admit(upcoming[0], lens))
+                        active.append(newcomers[-1])
+                        upcoming = next(waiting, None)
+                self._begin(newcomers, active, lens, choose)
+                self._step(active, finished)
                 active = [slot for slot in active if slot.window.index not in finished]
                 while due in finished:
                     yield finished.pop(due)
@@ -228,7 +245,7 @@ class Engine:
         packed: list[tuple[_Window, list[int], dict[int, int]]] = []
         try:
             for window in windows:
-                need = len(window.tokens) + self._suffix_length(lens) + extra if window else BATCH + 1
+                need = len(window.tokens) + self._suffix_length(lens) + extra if window else self.context.n_batch + 1
                 if packed and (need > self.context.room or len(trie.branches) > len(self._free)):
                     ready, packed = packed, []
                     yield from self._read_batch(ready, trie)
@@ -283,12 +300,11 @@ class Engine:
     def _fits(self, active: list[_Slot], window: _Window, lens: Lens) -> bool:
         """Whether a window can join now: a free place, sequence ids, KV cells, and room in this step's batch."""
         need = len(window.tokens) + self._suffix_length(lens) + self._branch_tokens(lens)
-        planned = sum(len(slot.pending) for slot in active) + self.context.n_batch - self.context.room
         cells = sum(slot.cells for slot in active) + sum(len(f.head) for f in self.frames.values())
         return (
-            len(active) < ACTIVE
+            len(active) < self.tuning.active
             and len(self._free) >= len(self.tries[lens].branches)
-            and planned + need <= self.context.n_batch
+            and need <= self.context.room
             and cells + self._cells_for(window, lens) <= CELLS
         )
 
@@ -298,22 +314,43 @@ class Engine:
         position = len(self.frames[lens].head) + len(window.tokens) + self._suffix_length(lens)
         return _Slot(window, ids, position, [], ReasoningWriter(window.text), self._cells_for(window, lens), rows)
 
-    def _step(self, active: list[_Slot], lens: Lens, choose: Choose, finished: dict[int, Explained]) -> None:
+    def _begin(self, newcomers: list[_Slot], active: list[_Slot], lens: Lens, choose: Choose) -> None:
+        """Evaluate the prompts of ``newcomers``, then what is known of their answers, up to its last token.
+
+        Both have batches of their own where the step that all take together would grow to a tile: tiles cost little
+        where neighbouring rows share their cells, and several times the rest where every row is another sequence.
+        """
+        self.context.decode()
+        for slot in newcomers:
+            self._start_answer(slot, lens, choose)
+        if sum(len(slot.pending) for slot in active) < TILE:
+            return
+        for slot in newcomers:
+            if len(slot.pending) > self.context.room:
+                self.context.decode()
+            self._add_pending(slot, slot.pending[:-1])
+            slot.pending = slot.pending[-1:]
+        self.context.decode()
+
+    def _step(self, active: list[_Slot], finished: dict[int, Explained]) -> None:
         """One forward pass for all active sequences, then each decides what it evaluates next."""
         for slot in active:
-            for left, token in zip(range(len(slot.pending) - 1, -1, -1), slot.pending, strict=True):
-                slot.row = self.context.add(token, slot.position, slot.ids[:1], want_logits=left == 0)
-                slot.position += 1
+            slot.row = self._add_pending(slot, slot.pending, want_logits=True)
         self.context.decode()
         for slot in active:
-            if slot.rows:
-                self._start_answer(slot, lens, choose)
-            elif self._write(slot):
+            if self._write(slot):
                 window = slot.window
                 assert window.reading is not None
                 assert window.label is not None
                 finished[window.index] = Explained(window.reading, window.label, slot.writer.finish())
                 self._release(slot.ids)
+
+    def _add_pending(self, slot: _Slot, tokens: list[int], want_logits: bool = False) -> int:
+        row = -1
+        for token in tokens:
+            row = self.context.add(token, slot.position, slot.ids[:1], want_logits)
+            slot.position += 1
+        return row
 
     def _start_answer(self, slot: _Slot, lens: Lens, choose: Choose) -> None:
         """Read the posterior, choose the label and force it and the JSON after it."""
@@ -372,12 +409,6 @@ class Engine:
     def _overhead(self) -> int:
         """The most tokens that prompt and answer add to a text, over both lenses."""
         return max(len(self.frames[lens].head) + self._suffix_length(lens) + self._answer_length(lens) for lens in Lens)
-
-
-def available_threads() -> int:
-    """The processors that this process may use; llama.cpp's threads spin, so never more than that."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return max(1, len(affinity(0)) if affinity else (os.cpu_count() or 2) // 2)
 
 
 def _pool(collected: list[tuple[Reading, int]]) -> Reading:

@@ -6,11 +6,11 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from toolkit.contract.analysis import Analysis
+from toolkit.contract.analysis import Analysis, Comparison
 from toolkit.contract.answer import find_evidence, render_answer
 from toolkit.contract.lens import Lens, parse_lens
 from toolkit.contract.prompt import load_prompt
@@ -19,9 +19,26 @@ from toolkit.errors import ModelError
 from toolkit.inference import store
 from toolkit.inference.abi import check_abi
 from toolkit.inference.calibration import Calibration, parse_calibration
-from toolkit.inference.engine import Engine, Reading
+from toolkit.inference.divergence import compare_many
+from toolkit.inference.engine import Choose, Engine, Explained, Reading
 from toolkit.inference.posterior import apply_temperature, best_native, coarsen
 from toolkit.inference.request import Wish, check_lens, check_wish, refuse_empty
+
+
+class Reader(Protocol):
+    """What a model stands on: the engine, or another way to the same readings."""
+
+    def read(self, texts: Iterable[str | None], lens: Lens) -> Iterator[Reading]:
+        """The reading of every text, in order."""
+        ...
+
+    def explain(self, texts: Iterable[str | None], lens: Lens, choose: Choose) -> Iterator[Explained]:
+        """Reading, label and reasoning of every text, in order."""
+        ...
+
+    def close(self) -> None:
+        """Free memory."""
+        ...
 
 
 class EmotionModel:
@@ -32,7 +49,7 @@ class EmotionModel:
     disappointment
     """
 
-    def __init__(self, engine: Engine, name: str, calibration: Calibration, lenses: tuple[Lens, ...]) -> None:
+    def __init__(self, engine: Reader, name: str, calibration: Calibration, lenses: tuple[Lens, ...]) -> None:
         self.engine, self.name, self.calibration, self.lenses = engine, name, calibration, lenses
 
     @classmethod
@@ -100,6 +117,25 @@ class EmotionModel:
         A source that never ends may yield None where no text is there at the moment: what was read so far goes on.
         """
         return self._analyze(texts, check_wish(lens, taxonomy, mode, self.lenses, self.name))
+
+    @property
+    def noise_line(self) -> float | None:
+        """What two models of one lens rarely differ by; None where that was not measured."""
+        return self.calibration.noise_line
+
+    def compare(self, text: str, *, taxonomy: str | None = None, mode: str = "explain") -> Comparison:
+        """Read one text through both lenses. Errors as for :meth:`compare_many`."""
+        return next(self.compare_many([text], taxonomy=taxonomy, mode=mode))
+
+    def compare_many(
+        self, texts: Iterable[str], *, taxonomy: str | None = None, mode: str = "explain"
+    ) -> Iterator[Comparison]:
+        """Read many texts through both lenses: lazily, in order.
+
+        Raises:
+            UsageError: as for :meth:`analyze`, and for a taxonomy that the lenses do not share.
+        """
+        return compare_many(self, texts, taxonomy=taxonomy, mode=mode)
 
     def posteriors(self, texts: Sequence[str], *, lens: Lens | str = Lens.AUTHOR) -> tuple[np.ndarray, np.ndarray]:
         """Calibrated native posteriors, shape (n, labels), and coverage, shape (n,); empty texts are allowed here."""

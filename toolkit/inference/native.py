@@ -117,13 +117,28 @@ class NativeContext:
         n_cells: KV cells, over all sequences.
         n_batch: tokens that one :meth:`decode` may take.
         n_sequences: sequence ids 0 to ``n_sequences - 1``.
+        threads: for batches.
+        single_threads: for a batch of one token; None takes ``threads``.
+        exact: 32-bit cache and no flash attention, so that with F32 weights a result is the same in every batch.
     """
 
-    def __init__(self, model: NativeModel, n_cells: int, n_batch: int, n_sequences: int, threads: int) -> None:
+    def __init__(
+        self,
+        model: NativeModel,
+        n_cells: int,
+        n_batch: int,
+        n_sequences: int,
+        threads: int,
+        single_threads: int | None = None,
+        exact: bool = False,
+    ) -> None:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = n_cells, n_batch, n_batch
         params.n_seq_max = n_sequences
-        params.n_threads = params.n_threads_batch = threads
+        params.n_threads, params.n_threads_batch = single_threads or threads, threads
+        if exact:
+            params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.kv_unified = True  # llama_memory_seq_cp of part of a sequence can abort without it
         params.swa_full = True  # Gemma 3 could not reuse the shared head otherwise
         params.no_perf = True
@@ -142,6 +157,7 @@ class NativeContext:
         self._sequences = np.zeros(n_batch * n_sequences, np.int32)
         self._owners = (ctypes.POINTER(ctypes.c_int32) * n_batch)()
         self._fill = self._used = 0
+        self.evaluated = 0
 
     def close(self) -> None:
         """Free the context; safe to call twice."""
@@ -187,6 +203,7 @@ class NativeContext:
         batch.seq_id = ctypes.cast(self._owners, ctypes.POINTER(ctypes.POINTER(llama_cpp.llama_seq_id)))
         batch.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
         status = llama_cpp.llama_decode(self.pointer, batch)
+        self.evaluated += self._fill
         self._fill = self._used = 0
         if status:
             cause = "the KV cache is full" if status == 1 else f"status {status}"
@@ -204,6 +221,10 @@ class NativeContext:
         pointers = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter.pointer if adapter else None)
         if llama_cpp.llama_set_adapters_lora(self.pointer, pointers, count, (ctypes.c_float * 1)(scale)):
             raise ModelError("llama.cpp cannot use this adapter.", "Make it anew with: emotion-lrm convert gguf")
+
+    def use_threads(self, single: int, batch: int) -> None:
+        """From the next decode on: threads for a batch of one token, and for any larger one."""
+        llama_cpp.llama_set_n_threads(self.pointer, single, batch)
 
     def discard(self) -> None:
         """Empty the batch without evaluating it."""

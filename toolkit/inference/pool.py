@@ -19,7 +19,7 @@ from toolkit.inference.protocol import Request, RequestTimeoutError
 from toolkit.inference.request import Wish
 from toolkit.inference.supervisor import Failure, Supervisor, fail
 
-STALL_CHECK = 5.0  # seconds
+LOOK_EVERY = 5.0  # seconds
 
 _CLOSED = ModelError("The model was closed.", "Load it again.")
 
@@ -110,13 +110,13 @@ class Pool:
             self._loop.close()
 
     async def _supervise(self) -> None:
-        checks = asyncio.create_task(self._check_stalls())
+        looking = asyncio.create_task(self._look_after_workers())
         try:
             failures = await asyncio.gather(*(supervisor.run() for supervisor in self.supervisors))
             self._end(next((failure for failure in failures if failure), _CLOSED))
         finally:
             self._end(ModelError("The worker's supervision failed.", "Report this with --debug."))
-            checks.cancel()
+            looking.cancel()
             for supervisor in self.supervisors:
                 supervisor.close()
             await asyncio.sleep(0)  # what was handed over before the end is in the queue now
@@ -124,11 +124,11 @@ class Pool:
             for job in (*self._queue.drain(), *(job for one in self.supervisors for job in one.drain())):
                 fail(job.future, self._ended)
 
-    async def _check_stalls(self) -> None:
+    async def _look_after_workers(self) -> None:
         while True:
-            await asyncio.sleep(STALL_CHECK)
+            await asyncio.sleep(LOOK_EVERY)
             for supervisor in self.supervisors:
-                supervisor.check_stall()
+                supervisor.look()
 
     def _admit(self, job: Job, timeout: float | None) -> None:
         if job.abandoned:

@@ -9,7 +9,8 @@ To the worker::
 From the worker::
 
     {"progress": [done, total, step]}                  while a model is built on first use
-    {"ready": {"name": ..., "lenses": [...]}} or {"failed": {"type", "message", "hint"}}
+    {"ready": {"name": ..., "lenses": [...], "noise_line": ...}} or {"failed": {"type", "message", "hint"}}
+    {"alive": true}                                    every second, whatever it is doing
     {"begun": 7}                                       the engine has it now
     {"id": 7, "analysis": {...}}, {"id": 7, "error": {...}} or {"id": 7, "dropped": true}
 

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from toolkit.contract.lens import Lens, check_pair, parse_lens
 from toolkit.errors import UsageError
 
 MODES = ("fast", "explain")
+
+
+class Options(TypedDict, total=False):
+    """How texts are to be read, as keywords.
+
+    ``lens`` is ``author`` where it is left out, ``taxonomy`` the lens's own, ``mode`` is ``explain``.
+    """
+
+    lens: Lens | str
+    taxonomy: str | None
+    mode: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import platformdirs
 
 from convert.errors import FileError, GGUFError
-from convert.file_types import FILE_TYPES, default_file_type
+from convert.file_types import FILE_TYPES, MIXED, default_file_type
 from convert.header import check_header
 from toolkit.assets import asset
 from toolkit.base import BaseModelConfig, find_base_gguf, load_base
@@ -84,6 +84,21 @@ def parse_name(name: str | None) -> tuple[str, str]:
     )
 
 
+def default_name(lenses: Collection[Lens]) -> str:
+    """The shipped model that reads through all of ``lenses``; the default one if it does.
+
+    Raises:
+        UsageError: where none does.
+    """
+    shipped = load_shipped()
+    for name in (shipped.default, *shipped.models):
+        if set(lenses) <= set(shipped.models[name].lenses):
+            return name
+    raise UsageError(
+        f"No model that ships reads through the lens {' and '.join(lenses)}.", "Name one that does with --model FILE."
+    )
+
+
 def model_path(name: str | None) -> Path:
     """Where the GGUF of a shipped model lies once it is built."""
     known, file_type = parse_name(name)
@@ -131,8 +146,18 @@ def ensure(name: str | None, progress: Progress | None = None) -> Path:
             metadata=metadata,
             chat_template=chat_template(),
             progress=progress,
+            texts=_weighing_texts(base, file_type),
         )
     return path
+
+
+def _weighing_texts(base: BaseModelConfig, file_type: str) -> list[str]:
+    """What the rounding of the mixed file type is weighed by; nothing for the others."""
+    if file_type != MIXED:
+        return []
+    from toolkit.inference.weighing import weighing_texts
+
+    return weighing_texts(find_base_gguf(base))
 
 
 def _recipe(adapter: Path, file_type: str, metadata: dict[str, Any]) -> str:
@@ -177,8 +202,9 @@ def chat_template() -> str:
     """
     spec = load_prompt()
     frame = spec.frames[0]
-    head = frame["head"].format(question=spec.questions[Lens.AUTHOR]).replace("\n", "\\n")
-    return f"{{{{ '{head}' }}}}{{{{ messages[-1]['content'] | trim }}}}{{{{ '{frame['tail']}' }}}}"
+    around = (frame["head"].format(question=spec.questions[Lens.AUTHOR]), frame["tail"])
+    head, tail = (part.replace("\n", "\\n") for part in around)
+    return f"{{{{ '{head}' }}}}{{{{ messages[-1]['content'] | trim }}}}{{{{ '{tail}' }}}}"
 
 
 def installed() -> list[ModelFile]:

@@ -30,7 +30,10 @@ from toolkit.inference.protocol import WorkerDiedError, analysis_from, decode, e
 log = logging.getLogger(__name__)
 
 AHEAD = 32  # requests that lie ready in the worker while it decodes as many
-STALL = 30.0  # seconds of silence after which a worker that is stuck in an abandoned text is replaced
+STALL = 30.0  # seconds without an answer after which a worker that is stuck in an abandoned text is replaced
+# Looks (pool.LOOK_EVERY) without a sign of life before a worker is replaced. Looks and not seconds: a parent that was
+# itself stopped, or got no processor, must not take that for silence.
+SILENT_LOOKS = 6
 GRACE = 5.0  # seconds that a worker gets to end once its output has
 STARTS = 5  # times in a row that a worker may fail to start
 ENTRY = "toolkit.inference.worker_process:main"
@@ -56,6 +59,8 @@ class Supervisor:
         self._heard = time.monotonic()
         self._closing = self._ready = False
         self._process: Process | None = None
+        self._silent_looks = 0
+        self._replaced = ""  # why we ended the worker ourselves
         self._blameless = False
         self._folder = Path.cwd()  # a relative path still means the same when a worker is started again
 
@@ -63,6 +68,11 @@ class Supervisor:
     def pid(self) -> int | None:
         """The process id of the worker that runs now."""
         return self._process.pid if self._process else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the worker has loaded its model."""
+        return self._ready and not self._closing
 
     async def run(self) -> Failure | None:
         """Keep a worker until :meth:`close`, which returns None, or until it cannot be started any more."""
@@ -100,11 +110,18 @@ class Supervisor:
         if job.request.number in self._running and not job.begun and pipe and not pipe.is_closing():
             pipe.write(encode({"drop": job.request.number}))
 
-    def check_stall(self) -> None:
-        """Replace a worker that has been silent for long while it holds a text that nobody waits for."""
+    def look(self) -> None:
+        """Replace a worker that hangs, or that has answered nothing for long while it holds an abandoned text."""
+        self._silent_looks += 1
         held = any(job.abandoned and job.begun for job in self._running.values())
-        if held and time.monotonic() - self._heard > STALL and self._process is not None:
-            self._blameless = True
+        if self._silent_looks > SILENT_LOOKS:
+            self._replace("it hung", blameless=False)
+        elif held and time.monotonic() - self._heard > STALL:
+            self._replace("it was stuck in a text that nobody waited for", blameless=True)
+
+    def _replace(self, why: str, blameless: bool) -> None:
+        if self._process is not None:
+            self._replaced, self._blameless = why, blameless
             _kill(self._process)
 
     def drain(self) -> list[Job]:
@@ -132,6 +149,7 @@ class Supervisor:
         except OSError as error:
             return WorkerDiedError(f"No worker process can be started: {error}.", "Close other programs.")
         self._process, failed = process, None
+        self._silent_looks, self._replaced = 0, ""
         if self._closing:
             self.close()
         feeding = asyncio.create_task(self._feed(process))
@@ -145,7 +163,8 @@ class Supervisor:
             with contextlib.suppress(asyncio.CancelledError, OSError):
                 await feeding
             code = await _end(process)
-        return failed or WorkerDiedError(f"The worker process ended with {_cause(code, stderr)}.", _REPORT)
+        how = f"was ended because {self._replaced}" if self._replaced else f"ended with {_cause(code, stderr)}"
+        return failed or WorkerDiedError(f"The worker process {how}.", _REPORT)
 
     async def _listen(self, process: Process) -> Failure | None:
         """Take messages until the worker's output ends; returns the failure that it reported, if it did."""
@@ -153,8 +172,11 @@ class Supervisor:
         while line := await process.stdout.readline():
             if not line.endswith(b"\n"):
                 break  # it died in the middle of a word
-            self._heard = time.monotonic()
+            self._silent_looks = 0
             message = decode(line)
+            if "alive" in message:
+                continue
+            self._heard = time.monotonic()
             if "failed" in message:
                 return error_from(message["failed"])
             if "id" in message:

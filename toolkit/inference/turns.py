@@ -27,6 +27,9 @@ class Model(Protocol):
     name: str
     lenses: tuple[Lens, ...]
 
+    @property
+    def noise_line(self) -> float | None: ...
+
     def analyze_many(
         self, texts: Iterable[str | None], *, lens: Lens, taxonomy: str, mode: str
     ) -> Iterator[Analysis]: ...

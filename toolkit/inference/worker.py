@@ -8,17 +8,30 @@ from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from convert.errors import ConvertError
-from toolkit.contract.analysis import Analysis
+from toolkit.contract.analysis import Analysis, Comparison
 from toolkit.contract.lens import Lens, parse_lens
 from toolkit.errors import EmotionLRMError
+from toolkit.inference.divergence import compare_many
 from toolkit.inference.pool import Pool
 from toolkit.inference.protocol import QueueFullError
-from toolkit.inference.request import Wish, check_wish, refuse_empty
+from toolkit.inference.request import Options, Wish, check_wish, refuse_empty
 from toolkit.inference.supervisor import Failure
 
 CAPACITY, LOOK_AHEAD = 1024, 128
+
+
+class Loading(TypedDict, total=False):
+    """The keywords of :meth:`WorkerModel.load`."""
+
+    threads: int | None
+    gpu_layers: int
+    adapter: str | Path | None
+    progress: Callable[[int, int, str], None] | None
+    workers: int
+    capacity: int
 
 
 class WorkerModel:
@@ -26,7 +39,8 @@ class WorkerModel:
 
     Safe to use from many threads and, through :meth:`submit`, from asyncio. Requests that arrive together are read
     together, and callers take turns. When a worker dies, what it was reading is read once more; a text that ends a
-    worker twice fails, and only that. Workers end with the process that made them, however it ends.
+    worker twice fails, and only that. A worker that hangs is ended and counts as dead. Workers end with the process
+    that made them, however it ends.
 
     >>> with WorkerModel.load() as model:                                   # doctest: +SKIP
     ...     futures = [model.submit(text, mode="fast") for text in ("What a day!", "Leave me alone.")]
@@ -34,8 +48,8 @@ class WorkerModel:
     ['joy', 'anger']
     """
 
-    def __init__(self, pool: Pool, name: str, lenses: tuple[Lens, ...]) -> None:
-        self._pool, self.name, self.lenses = pool, name, lenses
+    def __init__(self, pool: Pool, name: str, lenses: tuple[Lens, ...], noise_line: float | None) -> None:
+        self._pool, self.name, self.lenses, self.noise_line = pool, name, lenses, noise_line
 
     @classmethod
     def load(
@@ -44,6 +58,7 @@ class WorkerModel:
         *,
         threads: int | None = None,
         gpu_layers: int = 0,
+        adapter: str | Path | None = None,
         progress: Callable[[int, int, str], None] | None = None,
         workers: int = 1,
         capacity: int = CAPACITY,
@@ -62,14 +77,15 @@ class WorkerModel:
             from toolkit.inference.engine import available_threads
 
             threads = max(1, available_threads() // workers)
-        wanted = {"model": str(model) if model else None, "threads": threads, "gpu_layers": gpu_layers}
+        files = {name: str(path) if path else None for name, path in (("model", model), ("adapter", adapter))}
+        wanted = {**files, "threads": threads, "gpu_layers": gpu_layers}
         pool = Pool(wanted, workers, capacity)
         try:
             told = pool.start(progress)
         except BaseException:
             pool.close()
             raise
-        return cls(pool, told["name"], tuple(map(parse_lens, told["lenses"])))
+        return cls(pool, told["name"], tuple(map(parse_lens, told["lenses"])), told["noise_line"])
 
     def __enter__(self) -> WorkerModel:
         return self
@@ -82,60 +98,56 @@ class WorkerModel:
         """The process ids of the workers that run now."""
         return [supervisor.pid for supervisor in self._pool.supervisors if supervisor.pid is not None]
 
+    @property
+    def ready(self) -> bool:
+        """Whether a worker has the model loaded now."""
+        return any(supervisor.ready for supervisor in self._pool.supervisors)
+
     def close(self) -> None:
         """End the workers; requests without an answer fail. Safe to call twice."""
         self._pool.close()
 
-    def analyze(
-        self,
-        text: str,
-        *,
-        lens: Lens | str = Lens.AUTHOR,
-        taxonomy: str | None = None,
-        mode: str = "explain",
-        timeout: float | None = None,
-    ) -> Analysis:
+    def wish(self, *, lens: Lens | str = Lens.AUTHOR, taxonomy: str | None = None, mode: str = "explain") -> Wish:
+        """What every method below takes as ``options``, checked.
+
+        Raises:
+            UsageError: for an unknown mode, a lens that the model has not learned, or a taxonomy that it cannot
+                answer in.
+        """
+        return check_wish(lens, taxonomy, mode, self.lenses, self.name)
+
+    def analyze(self, text: str, *, timeout: float | None = None, **options: Unpack[Options]) -> Analysis:
         """Read one text. Errors as for :meth:`submit` and in what it returns."""
-        future = self.submit(text, lens=lens, taxonomy=taxonomy, mode=mode, timeout=timeout)
+        future = self.submit(text, timeout=timeout, **options)
         try:
             return future.result()
         finally:
             future.cancel()  # an interrupted caller waits no longer; anywhere else this does nothing
 
     def analyze_many(
-        self,
-        texts: Iterable[str],
-        *,
-        lens: Lens | str = Lens.AUTHOR,
-        taxonomy: str | None = None,
-        mode: str = "explain",
-        timeout: float | None = None,
+        self, texts: Iterable[str], *, timeout: float | None = None, **options: Unpack[Options]
     ) -> Iterator[Analysis]:
         """Read many texts: lazily, in order, with a bounded look-ahead; the first failure ends it."""
-        wish = check_wish(lens, taxonomy, mode, self.lenses, self.name)
-        return _until_failure(self._stream(texts, wish, timeout))
+        return _until_failure(self._stream(texts, self.wish(**options), timeout))
+
+    def compare(self, text: str, *, taxonomy: str | None = None, mode: str = "explain") -> Comparison:
+        """Read one text through both lenses."""
+        return next(self.compare_many([text], taxonomy=taxonomy, mode=mode))
+
+    def compare_many(
+        self, texts: Iterable[str], *, taxonomy: str | None = None, mode: str = "explain"
+    ) -> Iterator[Comparison]:
+        """Read many texts through both lenses, as ``EmotionModel.compare_many`` does."""
+        return compare_many(self, texts, taxonomy=taxonomy, mode=mode)
 
     def outcomes(
-        self,
-        texts: Iterable[str],
-        *,
-        lens: Lens | str = Lens.AUTHOR,
-        taxonomy: str | None = None,
-        mode: str = "explain",
-        timeout: float | None = None,
+        self, texts: Iterable[str], *, timeout: float | None = None, **options: Unpack[Options]
     ) -> Iterator[Analysis | Failure]:
         """As :meth:`analyze_many`, but a text that fails gives its error in its place and the rest goes on."""
-        return self._stream(texts, check_wish(lens, taxonomy, mode, self.lenses, self.name), timeout)
+        return self._stream(texts, self.wish(**options), timeout)
 
     def submit(
-        self,
-        text: str,
-        *,
-        lens: Lens | str = Lens.AUTHOR,
-        taxonomy: str | None = None,
-        mode: str = "explain",
-        timeout: float | None = None,
-        caller: Hashable = None,
+        self, text: str, *, timeout: float | None = None, caller: Hashable = None, **options: Unpack[Options]
     ) -> Future[Analysis]:
         """Ask for one text without waiting; the future can be cancelled, and awaited with ``asyncio.wrap_future``.
 
@@ -145,12 +157,12 @@ class WorkerModel:
 
         Raises:
             QueueFullError: where ``capacity`` requests are unanswered.
-            UsageError: for an empty text, an unknown mode, or a taxonomy that the lens cannot answer in.
+            UsageError: for an empty text, and as for :meth:`wish`.
 
         The future may hold a RequestTimeoutError, a WorkerDiedError where the text ended two workers, and a ModelError
         where the model was closed or cannot be loaded any more.
         """
-        wish = check_wish(lens, taxonomy, mode, self.lenses, self.name)
+        wish = self.wish(**options)
         refuse_empty(text)
         if not self._pool.room.acquire(blocking=False):
             raise QueueFullError(

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -20,6 +21,7 @@ from toolkit.inference.turns import Inbox, Model, Send, take_turns
 Progress = Callable[[int, int, str], None]
 Load = Callable[[dict[str, Any], Progress], Model]
 
+BEAT = 1.0  # seconds between two signs of life
 _PR_SET_PDEATHSIG = 1
 
 
@@ -30,18 +32,20 @@ def main() -> None:
 
 def serve(load: Load) -> None:
     """Load with ``load`` what the first message names, then answer requests until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole foreground group; the parent decides
+    for sent_to_groups in (signal.SIGINT, signal.SIGTERM):  # by Ctrl-C and by service managers; the parent decides
+        signal.signal(sent_to_groups, signal.SIG_IGN)
     requests, send = sys.stdin.buffer, _own_output()
     wanted: dict[str, Any] = decode(requests.readline())["load"]
     _die_with(wanted.pop("parent"))
     inbox = Inbox()
     threading.Thread(target=_listen, args=(requests, inbox, send), daemon=True).start()
+    threading.Thread(target=_beat, args=(send,), daemon=True).start()
     try:
         model = load(wanted, lambda done, total, step: send({"progress": [done, total, step]}))
     except Exception as error:
         send({"failed": error_message(error)})
         os._exit(1)
-    send({"ready": {"name": model.name, "lenses": list(model.lenses)}})
+    send({"ready": {"name": model.name, "lenses": list(model.lenses), "noise_line": model.noise_line}})
     take_turns(model, inbox, send)
 
 
@@ -62,6 +66,13 @@ def _listen(requests: BinaryIO, inbox: Inbox, send: Send) -> None:
                 send({"id": message["drop"], "dropped": True})
     finally:
         os._exit(0)  # the parent closed the pipe or is dead; native code needs no farewell
+
+
+def _beat(send: Send) -> None:
+    """Say from time to time that this process runs, however long its native code is busy with one text."""
+    while True:
+        send({"alive": True})
+        time.sleep(BEAT)
 
 
 def _own_output() -> Send:

@@ -36,9 +36,11 @@ def load_training(config: TrainConfig, source: Path | None) -> list[Example]:
 
 def load_dev(config: TrainConfig, source: Path | None) -> list[Example]:
     """The first ``dev_limit`` dev rows of each lens, to watch the run."""
-    readers = {Lens.AUTHOR: read_goemotions, Lens.READER: read_empathetic}
-    rows = (itertools.islice(readers[lens]("dev", source), config.data.dev_limit) for lens in config.data.lenses())
-    return list(itertools.chain.from_iterable(rows))
+    found: list[Example] = []
+    for lens in config.data.lenses():
+        rows = read_goemotions("dev", source) if lens is Lens.AUTHOR else read_empathetic("dev", source)
+        found += itertools.islice(rows, config.data.dev_limit)
+    return found
 
 
 def load_samples(samples: SampleData) -> list[Example]:

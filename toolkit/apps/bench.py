@@ -1,0 +1,135 @@
+"""`emotion-lrm bench`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolkit.settings import Progress, Settings, model_options
+
+if TYPE_CHECKING:
+    from toolkit.benchmark.growth import Growth
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Turns of each; medians count.")
+@click.option("--texts", type=click.IntRange(8, 300), default=96, show_default=True, help="Texts a turn.")
+@click.option("--types", metavar="T,T", help="File types of the shipped model, such as bf16,q8_0,q4_0.")
+@click.option("--tune", is_flag=True, help="Find and keep the settings that suit this machine.")
+@click.option("--growth", is_flag=True, help="Read up to 10,000 texts, and texts of up to 20,000 words.")
+@click.option("--no-server", is_flag=True, help="Leave llama-server out, even if it is on the PATH.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="PNG", help="Draw the figures.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@model_options
+def bench(
+    rounds: int,
+    texts: int,
+    types: str | None,
+    tune: bool,
+    growth: bool,
+    no_server: bool,
+    plot: Path | None,
+    as_json: bool,
+    settings: Settings,
+) -> None:
+    """Measure the speed of this machine against the ordinary way.
+
+    The ordinary way is llama-cpp-python's own completion, held to the same contract by a JSON schema, on the same
+    file; where a llama-server is on the PATH it is measured too. All take turns, so that a busy machine meets them
+    alike. With --tune or --growth only that is done.
+
+    \b
+    emotion-lrm bench
+    emotion-lrm bench --rounds 5 --texts 300 --types bf16,q8_0 --plot bench.png
+    emotion-lrm bench --tune
+    """
+    from toolkit.inference.abi import check_abi
+
+    check_abi()
+    if plot is not None:
+        from toolkit.corpora.figures import require_matplotlib
+
+        require_matplotlib()
+    paths = _files(types, settings)
+    with Progress() as progress:
+        if tune:
+            _tune(paths[0], as_json, progress)
+        elif growth:
+            _grow(paths[0], settings.threads, as_json, progress)
+        else:
+            _measure(paths, (rounds, texts, not no_server), settings.threads, plot, as_json, progress)
+
+
+def _files(types: str | None, settings: Settings) -> list[Path]:
+    """The model of the settings, or the shipped one in each file type; built first where they are missing."""
+    from toolkit.inference.store import ensure, load_shipped
+
+    default = load_shipped().default
+    kinds = [kind.strip().lower() for kind in (types or "").split(",") if kind.strip()]
+    names: list[str | None] = [f"{default}-{kind}" for kind in kinds]
+    with Progress("Building the model; this happens once and takes about a minute.") as progress:
+        return [ensure(name, progress) for name in names or [settings.model]]
+
+
+def _measure(
+    paths: list[Path],
+    amount: tuple[int, int, bool],
+    threads: int | None,
+    plot: Path | None,
+    as_json: bool,
+    progress: Progress,
+) -> None:
+    from toolkit.benchmark.machine import describe_machine
+    from toolkit.benchmark.measure import Plan, bench_texts, measure, measure_startup
+    from toolkit.benchmark.show import draw_bench, print_bench
+
+    rounds, texts, server = amount
+    plan = Plan(rounds, texts, threads, server)
+    found = [measure(path, bench_texts(), plan, progress) for path in paths]
+    startup = measure_startup(paths[0])
+    if plot is not None:
+        draw_bench(found, plot)
+    if as_json:
+        told = {"machine": describe_machine(), **found[0].to_dict(), "startup": startup, **asdict(plan)}
+        told["file_types"] = [model.to_dict() for model in found]
+        click.echo(json.dumps(told, ensure_ascii=False))
+    else:
+        print_bench(describe_machine(), found, startup, sys.stdout)
+
+
+def _tune(path: Path, as_json: bool, progress: Progress) -> None:
+    from convert.header import check_header
+    from toolkit.benchmark.measure import bench_texts
+    from toolkit.benchmark.show import print_tuning
+    from toolkit.benchmark.tune import tune
+    from toolkit.inference.tuning import keep_tuning
+
+    tuning, rate = tune(path, bench_texts(), progress)
+    kept = keep_tuning(check_header(path).metadata, tuning, {"model": path.stem, "texts_per_second": rate})
+    if as_json:
+        told: dict[str, Any] = {"model": path.stem, "tuning": asdict(tuning), "texts_per_second": rate}
+        click.echo(json.dumps({**told, "file": str(kept) if kept else None}))
+    else:
+        print_tuning(path.stem, tuning, rate, kept, sys.stdout)
+
+
+def _grow(path: Path, threads: int | None, as_json: bool, progress: Progress) -> None:
+    from toolkit.benchmark.growth import measure_growth
+    from toolkit.benchmark.measure import bench_texts
+    from toolkit.benchmark.show import print_growth
+    from toolkit.inference.engine import Engine
+
+    engine = Engine(path, threads=threads)
+    try:
+        found: list[Growth] = measure_growth(engine, bench_texts(), progress=progress)
+    finally:
+        engine.close()
+    if as_json:
+        click.echo(json.dumps({"model": path.stem, "growth": [asdict(growth) for growth in found]}))
+    else:
+        print_growth(found, sys.stdout)

@@ -1,0 +1,207 @@
+"""The whole measurement of one model: many texts, the roof, one text, starting up, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.assets import asset
+from toolkit.benchmark.machine import cache_bytes
+from toolkit.benchmark.rivals import ORDINARY, SERVER, find_server, ordinary, served
+from toolkit.benchmark.rounds import Contender, Report, Row, rows_of, spread, take_turns
+from toolkit.contract.lens import Lens
+from toolkit.inference.engine import BATCH, CELLS, Engine
+
+OURS = "emotion-lrm"
+MODES = ("fast", "explain")
+_ROOF, _READ = "one full batch", "emotion-lrm, tokens"
+_SINGLE_TURNS, _STARTS = 15, 3
+_ALLOWANCE = 250_000_000  # bytes that a run may take besides weights and KV cache
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured: ``texts`` of ours a turn; the ordinary way gets an eighth of them, at least four."""
+
+    rounds: int = 3
+    texts: int = 96
+    threads: int | None = None
+    server: bool = True
+
+    @property
+    def ordinary_texts(self) -> int:
+        """Texts that the ordinary way reads a turn."""
+        return min(self.texts, max(4, self.texts // 8))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The figures of one model file; times in seconds, memory in bytes, None where the system does not tell."""
+
+    model: str
+    file_type: str
+    threads: int
+    rows: list[Row]
+    roof: dict[str, float]
+    single: dict[str, float]
+    memory: dict[str, int | None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``bench --json`` prints it."""
+        return asdict(self)
+
+
+def bench_texts() -> list[str]:
+    """The 300 texts that ship for this."""
+    lines = asset("data", "samples", "bench_300.jsonl").read_text(encoding="utf-8").splitlines()
+    return [str(json.loads(line)["text"]) for line in lines]
+
+
+def measure(path: Path, texts: Sequence[str], plan: Plan, progress: Report | None = None) -> Measured:
+    """Measure one GGUF against the ordinary way on the same file, all in turns.
+
+    Raises:
+        ModelError, ConvertError: for a file that does not load, or a server that does not start.
+    """
+    sample = spread(texts, plan.texts)
+    engine = Engine(path, threads=plan.threads)
+    try:
+        with _contenders(engine, sample, plan) as contenders:
+            rates = take_turns(contenders, plan.rounds, progress)
+        single = measure_single(engine, sample[len(sample) // 2])
+    finally:
+        engine.close()
+    roof, read = rates[-2:]
+    return Measured(
+        path.stem,
+        path.stem.rpartition("-")[2].upper(),
+        engine.threads,
+        rows_of(contenders[:-2], rates[:-2], ORDINARY),
+        {"tokens_per_second": roof, "fast_tokens_per_second": read, "share": read / roof},
+        single,
+        measure_memory(engine, path),
+    )
+
+
+@contextlib.contextmanager
+def _contenders(engine: Engine, sample: Sequence[str], plan: Plan) -> Iterator[list[Contender]]:
+    """What takes turns; the last two count tokens and give the roof and what ``fast`` reaches of it."""
+    few, frame, program = spread(sample, plan.ordinary_texts), engine.frames[Lens.AUTHOR], find_server()
+    with contextlib.ExitStack() as stack:
+        rivals: list[tuple[str, Sequence[str], Any]] = [
+            (ORDINARY, few, stack.enter_context(ordinary(engine.model.path, frame, engine.threads)))
+        ]
+        if program and plan.server:
+            answer = stack.enter_context(served(program, engine.model.path, frame, engine.threads))
+            rivals.append((SERVER, sample[:: max(1, len(sample) // 48)], answer))
+        found = []
+        for mode in MODES:
+            found += [Contender(name, mode, _counted(answer, some, mode)) for name, some, answer in rivals]
+            found.append(Contender(OURS, mode, _counted(lambda texts, how: _read(engine, texts, how), sample, mode)))
+        found.append(Contender(_ROOF, "roof", lambda: _full_batch(engine)))
+        found.append(Contender(_READ, "roof", lambda: _tokens_read(engine, sample)))
+        yield found
+
+
+def _counted(answer: Callable[[Sequence[str], str], list[Any]], texts: Sequence[str], mode: str) -> Callable[[], int]:
+    return lambda: len(answer(texts, mode))
+
+
+def _read(engine: Engine, texts: Sequence[str], mode: str) -> list[Any]:
+    if mode == "fast":
+        return list(engine.read(texts, Lens.AUTHOR))
+    return list(engine.explain(texts, Lens.AUTHOR, lambda posterior: int(posterior.argmax())))
+
+
+def _full_batch(engine: Engine) -> int:
+    """One prompt of ``BATCH`` tokens in one forward pass: what this build can do."""
+    context, sequence = engine.context, engine.context.n_sequences - 1
+    tokens = (engine.model.encode("The quick brown fox jumps over the lazy dog. ") * BATCH)[:BATCH]
+    for position, token in enumerate(tokens):
+        row = context.add(token, position, [sequence], want_logits=position == BATCH - 1)
+    context.decode()
+    context.logits(row)
+    context.drop(sequence)
+    return BATCH
+
+
+def _tokens_read(engine: Engine, texts: Sequence[str]) -> int:
+    before = engine.context.evaluated
+    _read(engine, texts, "fast")
+    return engine.context.evaluated - before
+
+
+def measure_single(engine: Engine, text: str) -> dict[str, float]:
+    """One text in fast mode against a bare forward pass over as many tokens behind the same cached head, in turns."""
+    context, frame = engine.context, engine.frames[Lens.AUTHOR]
+    before = context.evaluated
+    _read(engine, [text], "fast")
+    tokens = (engine.model.encode(text) + [*frame.tail, *frame.prefill] * 4)[: context.evaluated - before]
+    times: dict[str, list[float]] = {"fast": [], "bare_decode": []}
+    for _ in range(_SINGLE_TURNS):
+        began = time.perf_counter()
+        _read(engine, [text], "fast")
+        times["fast"].append(time.perf_counter() - began)
+        times["bare_decode"].append(_bare(engine, tokens, len(frame.head)))
+    found = {name: statistics.median(seconds) for name, seconds in times.items()}
+    return {**found, "ratio": found["fast"] / found["bare_decode"]}
+
+
+def _bare(engine: Engine, tokens: Sequence[int], start: int) -> float:
+    """Seconds of the forward pass alone."""
+    context, sequence = engine.context, engine.context.n_sequences - 1
+    context.fork(0, sequence)
+    for position, token in enumerate(tokens, start):
+        row = context.add(token, position, [sequence], want_logits=position == start + len(tokens) - 1)
+    began = time.perf_counter()
+    context.decode()
+    context.logits(row)
+    taken = time.perf_counter() - began
+    context.drop(sequence)
+    return taken
+
+
+# The peak is asked of the kernel by name: what getrusage tells still holds the peak of the process that forked.
+_PEAK = """
+import sys
+from pathlib import Path
+from toolkit.benchmark.measure import bench_texts
+from toolkit.contract.lens import Lens
+from toolkit.inference.engine import Engine
+engine = Engine(Path(sys.argv[1]), threads=int(sys.argv[2]))
+list(engine.explain(bench_texts()[:40], Lens.AUTHOR, lambda posterior: int(posterior.argmax())))
+print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+"""
+
+
+def measure_memory(engine: Engine, path: Path) -> dict[str, int | None]:
+    """The peak of a process of its own that writes with all sequences, and what it may be."""
+    file, cache = path.stat().st_size, cache_bytes(engine.model.header, CELLS + engine.tuning.batch)
+    found = {"file": file, "kv_cache": cache, "allowed": file + cache + _ALLOWANCE}
+    if sys.platform != "linux":
+        return {**found, "peak": None}
+    command = [sys.executable, "-c", _PEAK, str(path), str(engine.threads)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {**found, "peak": 1024 * int(told.split()[-1])}
+
+
+def measure_startup(path: Path) -> dict[str, float]:
+    """Seconds from the command to its end: its help, and one text explained; the medians of three starts."""
+    commands = {"help": ["--help"], "one_text": ["analyze", "--model", str(path), "I feel disappointed and ignored..."]}
+    return {name: statistics.median(_run(arguments) for _ in range(_STARTS)) for name, arguments in commands.items()}
+
+
+def _run(arguments: list[str]) -> float:
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "toolkit.cli", *arguments]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, env=dict(os.environ))
+    return time.perf_counter() - began

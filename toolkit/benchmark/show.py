@@ -1,0 +1,118 @@
+"""The figures as tables on a terminal, and as one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from convert.files import replacing
+from toolkit.benchmark.growth import Growth, widest_gap
+from toolkit.benchmark.measure import MODES, OURS, Measured
+from toolkit.corpora.figures import BLUE, GREY, ORANGE, require_matplotlib
+from toolkit.inference.tuning import Tuning
+
+
+def print_bench(machine: dict[str, Any], found: Sequence[Measured], startup: dict[str, float], file: IO[str]) -> None:
+    """Machine, texts a second of every file type, and the smaller figures below."""
+    console = Console(file=file, highlight=False, markup=False)
+    console.print(f"{machine['cpu']}, {machine['usable']} of {machine['cores']} cores, {' '.join(machine['flags'])}")
+    console.print(f"llama-cpp-python {machine['llama_cpp_python']}: {machine['build']}", style="dim")
+    for model in found:
+        console.print(f"\n{model.model}, {model.threads} threads")
+        console.print(_speeds(model))
+        console.print(_details(model))
+    console.print(f"\nstart to end: help {startup['help']:.2f} s, one text {startup['one_text']:.2f} s")
+
+
+def print_growth(found: Sequence[Growth], file: IO[str]) -> None:
+    """Speed and memory by amount, and how far the slowest lies below the fastest."""
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("amount", "a second", "memory"):
+        table.add_column(heading, justify="right")
+    for growth in found:
+        memory = "" if growth.memory is None else _megabytes(growth.memory)
+        table.add_row(f"{growth.amount:,} {growth.of}", f"{growth.per_second:,.1f}", memory)
+    console = Console(file=file, highlight=False, markup=False)
+    console.print(table)
+    told = ", ".join(f"{of} {widest_gap(found, of):.0%}" for of in ("texts", "words"))
+    console.print(f"the slowest below the fastest: {told}")
+
+
+def print_tuning(model: str, tuning: Tuning, texts_per_second: float, kept: Path | None, file: IO[str]) -> None:
+    """The settings that were found, and where they lie."""
+    console = Console(file=file, highlight=False, markup=False)
+    console.print(
+        f"{model}: {tuning.threads} threads for batches, {tuning.single_threads} for single tokens, "
+        f"{tuning.active} sequences, {tuning.batch} tokens a batch: {texts_per_second:.1f} texts explained a second"
+    )
+    console.print(f"kept in {kept}" if kept else "not kept: the file carries no hash of its content", style="dim")
+
+
+def _speeds(model: Measured) -> Table:
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("", "mode", "texts a second", "times the ordinary"):
+        table.add_column(heading, justify="left" if heading in ("", "mode") else "right")
+    for row in model.rows:
+        ratio = "" if row.ratio_to_ordinary is None else f"{row.ratio_to_ordinary:.1f}"
+        table.add_row(row.name, row.mode, f"{row.texts_per_second:.2f}", ratio)
+    return table
+
+
+def _details(model: Measured) -> Table:
+    roof, single, memory = model.roof, model.single, model.memory
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_row(
+        "roof",
+        f"{roof['fast_tokens_per_second']:,.0f} of {roof['tokens_per_second']:,.0f} tokens a second, "
+        f"{roof['share']:.2f}",
+    )
+    table.add_row(
+        "one text",
+        f"{1000 * single['fast']:.0f} ms in fast mode, {single['ratio']:.2f} times a forward pass of as many tokens",
+    )
+    peak, allowed = memory["peak"], memory["allowed"]
+    assert allowed is not None
+    told = "not told by this system" if peak is None else f"{_megabytes(peak)} at the peak"
+    parts = f"file {_megabytes(memory['file'] or 0)}, KV cache {_megabytes(memory['kv_cache'] or 0)}"
+    table.add_row("memory", f"{told}; {parts}, with 250 MB more {_megabytes(allowed)}")
+    return table
+
+
+def draw_bench(found: Sequence[Measured], path: Path) -> None:
+    """Write a PNG: texts a second of every way, a panel a mode.
+
+    Raises:
+        EmotionLRMError: without matplotlib.
+        FileError: where the file cannot be written.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.2 + 0.5 * sum(len(model.rows) for model in found)), layout="constrained", dpi=110)
+    for axes, mode in zip(figure.subplots(len(MODES), 1, squeeze=False)[:, 0], MODES, strict=True):
+        rows = [(model, row) for model in found for row in model.rows if row.mode == mode][::-1]
+        names = [f"{row.name} ({model.file_type})" for model, row in rows]
+        rates = [row.texts_per_second for _, row in rows]
+        colours = [BLUE if row.name == OURS else ORANGE if "server" in row.name else GREY for _, row in rows]
+        bars = axes.barh(range(len(rows)), rates, color=colours)
+        told = [_bar_label(row.texts_per_second, row.ratio_to_ordinary) for _, row in rows]
+        axes.bar_label(bars, told, padding=3, fontsize=8)
+        axes.set_yticks(range(len(rows)), names)
+        axes.set_title(f"{mode}: texts a second", loc="left", fontsize=10)
+        axes.margins(x=0.15)
+        axes.spines[["top", "right"]].set_visible(False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def _bar_label(rate: float, ratio: float | None) -> str:
+    return f"{rate:.1f}" if ratio is None else f"{rate:.1f}, {ratio:.1f} times"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"

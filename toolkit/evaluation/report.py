@@ -1,0 +1,321 @@
+"""The report of an evaluation, of one model or of several side by side: a page, Markdown, JSON and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from convert.files import replacing
+from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.evaluation import curves, plots
+from toolkit.evaluation.document import (
+    Block,
+    Cell,
+    Figure,
+    Heading,
+    Table,
+    Tiles,
+    Words,
+    numbered,
+    thinned,
+    write_html,
+    write_markdown,
+    write_pictures,
+)
+from toolkit.evaluation.evaluate import Judged
+
+MISTAKES = 20
+_SHOWN = 600  # characters of a text; a row may be a whole page
+
+_REASONING = {
+    "valid": "answers that keep the contract",
+    "quoted": "quotes that stand in the text exactly so",
+    "with_quote": "answers that quote",
+    "openings": "distinct openings (first five words)",
+    "copied": "answers that repeat an earlier one word for word",
+    "repeating": "answers in which three words in a row come twice",
+    "distinct_2": "distinct-2: different pairs of words among all",
+    "words": "words an answer",
+}
+
+
+def write_report(judged: Sequence[Judged], folder: Path) -> list[str]:
+    """Write ``report.html``, ``report.md``, ``report.json`` and the pictures into ``folder``; returns their names.
+
+    The texts of the rows stand in ``report.html`` alone, so that the other files can be passed on.
+
+    Args:
+        judged: one or more models, judged by the same rows; the others are compared with the first.
+
+    Raises:
+        EmotionLRMError: where matplotlib is missing.
+        FileError: where the folder cannot be written.
+    """
+    plots.require_matplotlib()
+    named = dict(zip(numbered([one.evaluation.model for one in judged]), judged, strict=True))
+    first = judged[0].evaluation
+    split = f", {first.split} split" if first.split else ""
+    title = f"{Path(first.protocol).name}{split}: {' and '.join(named)}"
+    blocks = list(_blocks(named))
+    pictures = write_pictures(folder, blocks)
+    write_markdown(folder / "report.md", title, blocks)
+    with replacing(folder / "report.json") as temporary:
+        temporary.write_text(json.dumps(to_json(named), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_html(folder / "report.html", title, blocks)
+    return ["report.html", "report.md", "report.json", *pictures]
+
+
+# What stands in it
+
+
+def _blocks(named: Mapping[str, Judged]) -> Iterator[Block]:
+    yield from _headline(named)
+    yield from _labels(named)
+    yield from _confusion(named)
+    yield from _certainty(named)
+    yield from _reasoning(named)
+    name, first = next(iter(named.items()))
+    yield from _mistakes(first, name if len(named) > 1 else "the model")
+
+
+def _headline(named: Mapping[str, Judged]) -> Iterator[Block]:
+    first = next(iter(named.values()))
+    yield Words(
+        f"{first.evaluation.n:,} texts, {len(first.rows.gold[0])} labels ({first.rows.taxonomy}). {_method(first)}"
+    )
+    if len(named) == 1:
+        yield Tiles(_figures(first))
+        return
+    columns = zip(*map(_figures, named.values()), strict=True)
+    rows = [
+        (line[0][0], *(f"{value} ({remark})" if remark else value for _, value, remark in line)) for line in columns
+    ]
+    yield Table(("", *named), rows)
+    yield Table(
+        ("accuracy on the same rows", "difference", "95 % interval"),
+        [(f"{d['model']} less {d['than']}", d["accuracy"], _between(d["interval"])) for d in _differences(named)],
+    )
+
+
+def _method(judged: Judged) -> str:
+    """How the figures came about, in a sentence or two."""
+    f1 = "the labels whose score passes its threshold" if judged.rows.thresholded else "the most probable label"
+    told = f"Accuracy is of the most probable label, F1 of {f1}; intervals are 95 % bootstrap intervals over rows."
+    if judged.evaluation.cross_fitted:
+        told += " What is fitted on dev was fitted on the other four of five folds of every row."
+    return told
+
+
+def _figures(judged: Judged) -> list[tuple[str, str, str]]:
+    """Name and value of the headline figures, and a remark: their interval where there is one."""
+    found = judged.evaluation
+    return [
+        ("accuracy", f"{found.accuracy:.3f}", _between(found.intervals["accuracy"])),
+        ("macro-F1", f"{found.macro_f1:.3f}", _between(found.intervals["macro_f1"])),
+        ("weighted F1", f"{found.weighted_f1:.3f}", ""),
+        ("among the top five", f"{found.top5_accuracy:.3f}", ""),
+        ("calibration error", f"{found.ece:.3f}", ""),
+        ("loss in nats", f"{found.loss:.3f}", ""),
+        ("texts a second", f"{found.texts_per_second:,.1f}", f"{found.mode} mode"),
+    ]
+
+
+def _labels(named: Mapping[str, Judged]) -> Iterator[Block]:
+    first = next(iter(named.values()))
+    order = _by_support(first)
+    yield Heading("Label by label")
+    scores = {name: {label: one.evaluation.per_label[label]["f1"] for label in order} for name, one in named.items()}
+    yield Figure(
+        "f1_by_label.png",
+        plots.bars(scores, "F1 by label, the most frequent label on top", "F1", written="{:.2f}"),
+        "F1 of every label",
+    )
+    yield Table(("label", *_label_columns(named), "support"), [_label_row(label, named) for label in order])
+    yield Heading("How often each label is true, and how often it is predicted")
+    for kind, told in (("true", "Labels in the gold data"), ("predicted", "Labels that the model predicts")):
+        counts = _distribution(first, kind)
+        drawn = plots.bars({kind: {label: counts[label] for label in order}}, told, "texts")
+        yield Figure(f"{kind}_label_distribution.png", drawn, told)
+    yield Words("A text with several labels counts under each of them.")
+
+
+def _label_columns(named: Mapping[str, Judged]) -> tuple[str, ...]:
+    return ("precision", "recall", "F1") if len(named) == 1 else tuple(f"F1, {name}" for name in named)
+
+
+def _label_row(label: str, named: Mapping[str, Judged]) -> tuple[Cell, ...]:
+    found = [one.evaluation.per_label[label] for one in named.values()]
+    keys = ("precision", "recall", "f1") if len(named) == 1 else ("f1",)
+    return (label, *(scores[key] for scores in found for key in keys), int(found[0]["support"]))
+
+
+def _confusion(named: Mapping[str, Judged]) -> Iterator[Block]:
+    yield Heading("Which labels are taken for which")
+    sides = ("true label", "most probable label")
+    for number, (name, one) in enumerate(named.items(), 1):
+        labels = load_taxonomy(one.rows.taxonomy).labels
+        counts = curves.confusion(one.scores, one.rows.gold)
+        title = "Confusion matrix" if len(named) == 1 else f"Confusion matrix of {name}"
+        if number == 1:
+            drawn = plots.matrix_map(counts, (labels, labels), f"{title}: texts", sides, shares=False)
+            yield Figure(
+                "confusion_matrix.png", drawn, f"{title}: true labels down, most probable ones across, in texts"
+            )
+        shares = curves.in_shares(counts)
+        drawn = plots.matrix_map(shares, (labels, labels), f"{title}: % of the true label", sides, shares=True)
+        name = "confusion_matrix_normalised.png" if number == 1 else f"confusion_matrix_normalised_{number}.png"
+        yield Figure(name, drawn, f"{title}: the same in per cent of every true label")
+    yield Words(
+        f"The {counts.sum():,} texts with exactly one gold label; 0 is left blank, and so is what rounds to 0 %."
+    )
+
+
+def _certainty(named: Mapping[str, Judged]) -> Iterator[Block]:
+    yield Heading("How sure it is, and how right")
+    bins = {name: curves.reliability(one.confidence, one.correct) for name, one in named.items()}
+    title = f"Reliability: {len(next(iter(bins.values())).rows)} bins of equally many texts"
+    yield Figure("reliability.png", plots.reliability_diagram(bins, title), "Share correct against mean confidence")
+    if len(bins) == 1:
+        (only,) = bins.values()
+        yield Table(
+            ("mean confidence", "share correct", "texts"),
+            [(float(c), float(r), int(n)) for c, r, n in zip(only.confidence, only.correct, only.rows, strict=True)],
+        )
+    lines = {name: curves.risk_coverage(one.confidence, one.correct) for name, one in named.items()}
+    points = {name: point for name, one in named.items() if (point := _abstention(one)) is not None}
+    drawn = plots.risk_coverage_plot(
+        lines, {n: (coverage, risk) for n, (_, coverage, risk) in points.items() if risk is not None},
+        "Risk and coverage: wrong answers when only the surest are given",
+    )  # fmt: skip
+    yield Figure("risk_coverage.png", drawn, "Share wrong among the answered against the share of texts answered")
+    for name, line in lines.items():
+        yield Words(_abstention_words(name, line.area, points.get(name)))
+
+
+def _abstention(judged: Judged) -> tuple[float, float, float | None] | None:
+    """The confidence below which the model abstains, coverage and risk there; None where it has none."""
+    if judged.abstain_below is None:
+        return None
+    return judged.abstain_below, *curves.risk_at(judged.confidence, judged.correct, judged.abstain_below)
+
+
+def _abstention_words(name: str, area: float, point: tuple[float, float, float | None] | None) -> str:
+    told = (
+        f"{name}: the area under the curve is {area:.3f}; were confidence no guide, it would be the share wrong of all."
+    )
+    if point is None:
+        return f"{told} No abstention ships for these labels."
+    cut, coverage, risk = point
+    if risk is None:
+        return f"{told} Below a confidence of {cut:.3f} it abstains, and so it answers none of these texts."
+    answered = f"it answers {100 * coverage:.1f} % of these texts, {100 * risk:.1f} % of them wrongly"
+    return f"{told} Below a confidence of {cut:.3f} it abstains: {answered}."
+
+
+def _reasoning(named: Mapping[str, Judged]) -> Iterator[Block]:
+    explained = {name: asdict(one.answers) for name, one in named.items() if one.answers is not None}
+    if not explained:
+        return
+    yield Heading("The reasoning (CoT quality)")
+    rows: list[tuple[Cell, ...]] = [
+        (told, *(found[key] for found in explained.values())) for key, told in _REASONING.items()
+    ]
+    yield Table(("", *(explained if len(named) > 1 else ("",))), rows)
+    yield Words(
+        "Shares are between 0 and 1. These figures say whether the reasoning keeps its form, stays with the text and "
+        "varies; they do not say whether it is right."
+    )
+
+
+def _mistakes(judged: Judged, name: str) -> Iterator[Block]:
+    worst = _worst(judged)
+    if not worst:
+        return
+    yield Heading(f"Where {name} is sure and wrong")
+    yield Words("The texts are shown here only, not in report.md or report.json; gold labels can be wrong, too.")
+    rows = [
+        (_cut(judged.rows.texts[row["row"]]), ", ".join(row["gold"]), row["predicted"], row["confidence"])
+        for row in worst
+    ]
+    yield Table(("text", "gold", "most probable", "confidence"), rows, foreign=True)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
+
+
+# Figures
+
+
+def to_json(named: Mapping[str, Judged]) -> dict[str, Any]:
+    """Everything that the report shows but the texts, with the models in their order."""
+    return {
+        "models": [{"name": name, **_model_json(one)} for name, one in named.items()],
+        "differences": _differences(named),
+    }
+
+
+def _model_json(judged: Judged) -> dict[str, Any]:
+    point = _abstention(judged)
+    bins = curves.reliability(judged.confidence, judged.correct)
+    line = curves.risk_coverage(judged.confidence, judged.correct)
+    steps = [{"coverage": float(c), "risk": float(r)} for c, r in zip(line.coverage, line.risk, strict=True)]
+    return {
+        **judged.evaluation.to_dict(),
+        "labels": list(load_taxonomy(judged.rows.taxonomy).labels),
+        "confusion": curves.confusion(judged.scores, judged.rows.gold).tolist(),
+        "true_distribution": _distribution(judged, "true"),
+        "predicted_distribution": _distribution(judged, "predicted"),
+        "reliability": [
+            {"confidence": round(float(c), 6), "correct": round(float(r), 6), "rows": int(n)}
+            for c, r, n in zip(bins.confidence, bins.correct, bins.rows, strict=True)
+        ],
+        "risk_coverage": {"area": round(line.area, 6), "steps": [_six(step) for step in thinned(steps)]},
+        "abstention": point and dict(zip(("below", "coverage", "risk"), point, strict=True)),
+        "reasoning": judged.answers and _six(asdict(judged.answers)),
+        "surest_mistakes": _worst(judged),
+    }
+
+
+def _six(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()}
+
+
+def _differences(named: Mapping[str, Judged]) -> list[dict[str, Any]]:
+    """Accuracy of every further model less that of the first."""
+    (base, first), *others = named.items()
+    told = []
+    for name, one in others:
+        difference, interval = curves.paired_difference(one.correct, first.correct)
+        told.append({"model": name, "than": base, "accuracy": round(difference, 6), "interval": interval})
+    return told
+
+
+def _worst(judged: Judged) -> list[dict[str, Any]]:
+    labels = load_taxonomy(judged.rows.taxonomy).labels
+    return [
+        {
+            "row": row,
+            "gold": [labels[place] for place in judged.rows.gold[row].nonzero()[0]],
+            "predicted": labels[int(judged.scores[row].argmax())],
+            "confidence": round(float(judged.scores[row].max()), 6),
+        }
+        for row in curves.surest_mistakes(judged.scores, judged.correct, MISTAKES)
+    ]
+
+
+def _distribution(judged: Judged, kind: str) -> dict[str, int]:
+    matrix = judged.rows.gold if kind == "true" else judged.predicted
+    return dict(zip(load_taxonomy(judged.rows.taxonomy).labels, map(int, matrix.sum(0)), strict=True))
+
+
+def _by_support(judged: Judged) -> list[str]:
+    """The labels, the most frequent in the gold data first."""
+    return sorted(judged.evaluation.per_label, key=lambda label: -judged.evaluation.per_label[label]["support"])
+
+
+def _between(interval: Sequence[float]) -> str:
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"

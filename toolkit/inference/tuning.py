@@ -1,0 +1,121 @@
+"""How many threads, tokens a batch and sequences suit one model on one machine: measured once, kept in the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from convert.files import replacing
+from convert.gguf_file import CONTENT_HASH
+
+PROCESSOR, LOAD = Path("/proc/cpuinfo"), Path("/proc/loadavg")
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What ``bench --tune`` looks for; without it, what two cores of a laptop like.
+
+    Attributes:
+        threads: for batches; None takes the processors that are free.
+        single_threads: for one token at a time; None takes as many.
+        batch: tokens that one forward pass may take.
+        active: sequences that are written at the same time; more than 63 make llama.cpp's attention much slower.
+    """
+
+    threads: int | None = None
+    single_threads: int | None = None
+    batch: int = 512
+    active: int = 32
+
+    def __post_init__(self) -> None:
+        counts = [self.batch, self.active, *(n for n in (self.threads, self.single_threads) if n is not None)]
+        if any(not isinstance(n, int) or n < 1 for n in counts) or self.batch < 512 or self.active > 63:
+            raise ValueError(f"no sound tuning: {self}")
+
+
+def tuning_file() -> Path:
+    """Where measured tunings are kept, beside the models."""
+    from toolkit.inference.store import models_folder
+
+    return models_folder().with_name("tuning.json")
+
+
+def machine_and_model(metadata: Mapping[str, Any]) -> str | None:
+    """The key of a tuning: processor, number of cores, llama-cpp-python and the model's content; None if unsealed."""
+    content = metadata.get(CONTENT_HASH)
+    if not content:
+        return None
+    parts = (processor(), os.cpu_count(), version("llama-cpp-python"), content)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def find_tuning(metadata: Mapping[str, Any]) -> Tuning | None:
+    """The tuning measured on this machine for the model with this GGUF metadata, or None.
+
+    A file that is damaged, or of another version, counts as none.
+    """
+    path = tuning_file()
+    if not path.is_file():
+        return None
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        found = json.loads(path.read_text(encoding="utf-8")).get(machine_and_model(metadata))
+        return Tuning(**found["tuning"]) if found else None
+    return None
+
+
+def keep_tuning(metadata: Mapping[str, Any], tuning: Tuning, told: Mapping[str, Any]) -> Path | None:
+    """Remember a tuning with what else is ``told`` of it; returns the file, or None for a model without a hash."""
+    key, path = machine_and_model(metadata), tuning_file()
+    if key is None:
+        return None
+    known: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        known = dict(json.loads(path.read_text(encoding="utf-8")))
+    known[key] = {**told, "tuning": asdict(tuning)}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return path
+
+
+def processor(cpuinfo: Path = PROCESSOR) -> str:
+    """The processor's name and family, as the system tells it."""
+    fields: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0].splitlines():
+            name, _, value = line.partition(":")
+            fields[name.strip()] = value.strip()
+    named = fields.get("model name") or platform.processor() or platform.machine()
+    family = "/".join(fields[name] for name in ("cpu family", "model", "stepping") if name in fields)
+    return f"{named} ({family})" if family else named
+
+
+def available_threads() -> int:
+    """The processors that this process may use; llama.cpp's threads spin, so never more than that."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return max(1, len(affinity(0)) if affinity else (os.cpu_count() or 2) // 2)
+
+
+def free_threads(load: Path = LOAD) -> int:
+    """The processors that this process may use and that nobody else keeps busy at this moment; at least one."""
+    return max(1, min(available_threads(), (os.cpu_count() or 1) - busy_elsewhere(load)))
+
+
+def busy_elsewhere(load: Path = LOAD, looks: int = 5) -> int:
+    """Threads of other programs that want to run: the fewest in a few looks within 8 ms; 0 where it isn't told."""
+    found = []
+    for look in range(looks):
+        time.sleep(0.002 if look else 0)
+        try:
+            found.append(int(load.read_text().split()[3].partition("/")[0]) - 1)  # less the one that looks
+        except (OSError, IndexError, ValueError):
+            return 0
+    return max(0, min(found))
