@@ -80,7 +80,7 @@ def model(reading: Callable[..., Analysis], monkeypatch: pytest.MonkeyPatch) -> 
     made = StandIn(reading)
 
     @contextmanager
-    def opened(_: Any) -> Iterator[StandIn]:
+    def opened(*_: Any) -> Iterator[StandIn]:
         yield made
 
     monkeypatch.setattr("toolkit.apps.analyze.open_model", opened)

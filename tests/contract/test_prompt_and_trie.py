@@ -48,7 +48,7 @@ def test_the_frame_follows_the_control_tokens_of_the_vocabulary() -> None:
 
 def test_the_prompt_that_others_see_is_head_text_tail() -> None:
     frame = frame_for(WordTokenizer(), Lens.READER)
-    assert frame.render(" hi ") == "<|im_start|>user\nWhat does the reader hear?\nhi<|im_end|>"
+    assert frame.render(" hi ") == "<|im_start|>user\nWhat does the reader hear?\nhi<|im_end|>\n"
 
 
 def test_text_never_yields_control_tokens() -> None:
