@@ -25,7 +25,7 @@ pytestmark = pytest.mark.real
 # How far a probability may lie off because llama.cpp rounds activations to what the weights are multiplied with: to 16
 # bits for BF16, to 8 bits for Q8_0, the default file type of processors that do not compute in BF16.
 BF16 = default_file_type() == "BF16"
-CLOSE = 0.015 if BF16 else 0.06
+CLOSE = 0.015 if BF16 else 0.05
 NASTY = [
     "\x00",
     "a\x00b",
@@ -106,8 +106,8 @@ def test_a_reading_does_not_depend_on_its_neighbours(engine: Engine, texts: list
     off = [float(np.abs(a.posterior - b.posterior).max()) for a, b in zip(together, apart, strict=True)]
     # Another order of sums shows: .0033 on average and .016 at most were seen with BF16 weights, .015 and .054 with
     # Q8_0. A token that leaked from a neighbour would change far more.
-    assert np.mean(off) < (0.005 if BF16 else 0.02)
-    assert max(off) < (0.025 if BF16 else 0.08)
+    assert np.mean(off) < (0.005 if BF16 else 0.008)
+    assert max(off) < (0.025 if BF16 else 0.05)
     assert all(a.coverage == pytest.approx(b.coverage, abs=0.02) for a, b in zip(together, apart, strict=True))
 
 
