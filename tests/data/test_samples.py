@@ -24,7 +24,7 @@ def read(name: str) -> list[Row]:
 
 
 REASONED = ("tiny_debug_1k.jsonl", "situations_2k.jsonl")
-LABELLED = ("situations_5k.jsonl", "irony_1k.jsonl")
+LABELLED = ("situations_5k.jsonl", "irony.jsonl")
 
 
 @pytest.fixture(scope="module", params=REASONED)
@@ -69,10 +69,20 @@ def test_every_text_and_id_is_its_own_and_has_all_keys(samples: list[Row]) -> No
 
 
 @pytest.mark.parametrize(("key", "taxonomy"), [("emotion", "goemotions"), ("reader_emotion", "empathetic")])
-def test_every_label_stands_there_at_least_twenty_times(samples: list[Row], key: str, taxonomy: str) -> None:
-    counts = Counter(row[key] for row in samples)
+def test_every_label_stands_there_at_least_twenty_times(reasoned: list[Row], key: str, taxonomy: str) -> None:
+    counts = Counter(row[key] for row in reasoned)
     assert set(counts) == set(load_taxonomy(taxonomy).labels)
     assert min(counts.values()) >= 20
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_no_label_is_missing_among_the_texts_without_reasoning(name: str) -> None:
+    rows = read(name)
+    authors, readers = (Counter(row[key] for row in rows) for key in ("emotion", "reader_emotion"))
+    assert set(authors) == set(load_taxonomy("goemotions").labels)
+    assert set(readers) == set(load_taxonomy("empathetic").labels)
+    assert min(authors.values()) >= len(rows) / 40  # evenly spread over the author's 28 labels
+    assert min(readers.values()) >= 10
 
 
 @pytest.mark.parametrize("key", REASONINGS)
@@ -114,6 +124,18 @@ def test_no_text_stands_in_two_files() -> None:
     assert len(set(every)) == len(every)
 
 
-def test_registers_and_lengths_vary(samples: list[Row]) -> None:
-    lengths = sorted(len(row["text"].split()) for row in samples)
-    assert lengths[len(samples) // 10] <= 10 <= 20 <= lengths[len(samples) * 9 // 10]
+def test_registers_and_lengths_vary(reasoned: list[Row]) -> None:
+    short, _, long = deciles(reasoned)
+    assert short <= 10 <= 20 <= long
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_lengths_vary_among_the_texts_without_reasoning(name: str) -> None:
+    short, middle, long = deciles(read(name))
+    assert short <= 15 <= middle <= 25 <= long
+
+
+def deciles(rows: list[Row]) -> tuple[int, int, int]:
+    """Words that a tenth, half and nine tenths of the texts have at most."""
+    lengths = sorted(len(row["text"].split()) for row in rows)
+    return lengths[len(rows) // 10], lengths[len(rows) // 2], lengths[len(rows) * 9 // 10]
