@@ -19,7 +19,6 @@ from toolkit.inference.turns import TURN, Inbox, take_turns
 FAST = Wish(Lens.AUTHOR, "goemotions", "fast")
 
 
-@pytest.fixture
 # Protocol
 
 

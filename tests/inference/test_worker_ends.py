@@ -20,7 +20,6 @@ from toolkit.errors import ModelError, UsageError
 from toolkit.inference.protocol import WorkerDiedError
 from toolkit.inference.worker import WorkerModel
 
-
 # Deaths
 
 

@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from convert.server import find_server
 from toolkit.assets import asset
 from toolkit.benchmark.machine import cache_bytes
-from toolkit.benchmark.rivals import ORDINARY, SERVER, find_server, ordinary, served
+from toolkit.benchmark.rivals import ORDINARY, SERVER, ordinary, served
 from toolkit.benchmark.rounds import Contender, Report, Row, rows_of, spread, take_turns
 from toolkit.contract.lens import Lens
 from toolkit.inference.engine import BATCH, CELLS, Engine
@@ -95,13 +96,13 @@ def measure(path: Path, texts: Sequence[str], plan: Plan, progress: Report | Non
 @contextlib.contextmanager
 def _contenders(engine: Engine, sample: Sequence[str], plan: Plan) -> Iterator[list[Contender]]:
     """What takes turns; the last two count tokens and give the roof and what ``fast`` reaches of it."""
-    few, frame, program = spread(sample, plan.ordinary_texts), engine.frames[Lens.AUTHOR], find_server()
+    few, frame = spread(sample, plan.ordinary_texts), engine.frames[Lens.AUTHOR]
     with contextlib.ExitStack() as stack:
         rivals: list[tuple[str, Sequence[str], Any]] = [
             (ORDINARY, few, stack.enter_context(ordinary(engine.model.path, frame, engine.threads)))
         ]
-        if program and plan.server:
-            answer = stack.enter_context(served(program, engine.model.path, frame, engine.threads))
+        if plan.server and find_server():
+            answer = stack.enter_context(served(engine.model.path, frame, engine.threads))
             rivals.append((SERVER, sample[:: max(1, len(sample) // 48)], answer))
         found = []
         for mode in MODES:
