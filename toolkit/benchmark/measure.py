@@ -20,7 +20,7 @@ from toolkit.benchmark.machine import cache_bytes
 from toolkit.benchmark.rivals import ORDINARY, SERVER, ordinary, served
 from toolkit.benchmark.rounds import Contender, Report, Row, rows_of, spread, take_turns
 from toolkit.contract.lens import Lens
-from toolkit.inference.engine import BATCH, CELLS, Engine
+from toolkit.inference.engine import CELLS, LONGEST, Engine
 
 OURS = "emotion-lrm"
 MODES = ("fast", "explain")
@@ -124,15 +124,15 @@ def _read(engine: Engine, texts: Sequence[str], mode: str) -> list[Any]:
 
 
 def _full_batch(engine: Engine) -> int:
-    """One prompt of ``BATCH`` tokens in one forward pass: what this build can do."""
+    """One prompt of ``LONGEST`` tokens in one forward pass: what this build can do."""
     context, sequence = engine.context, engine.context.n_sequences - 1
-    tokens = (engine.model.encode("The quick brown fox jumps over the lazy dog. ") * BATCH)[:BATCH]
+    tokens = (engine.model.encode("The quick brown fox jumps over the lazy dog. ") * LONGEST)[:LONGEST]
     for position, token in enumerate(tokens):
-        row = context.add(token, position, [sequence], want_logits=position == BATCH - 1)
+        row = context.add(token, position, [sequence], want_logits=position == LONGEST - 1)
     context.decode()
     context.logits(row)
     context.drop(sequence)
-    return BATCH
+    return LONGEST
 
 
 def _tokens_read(engine: Engine, texts: Sequence[str]) -> int:
@@ -186,7 +186,7 @@ print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 def measure_memory(engine: Engine, path: Path) -> dict[str, int | None]:
     """The peak of a process of its own that writes with all sequences, and what it may be."""
-    file, cache = path.stat().st_size, cache_bytes(engine.model.header, CELLS + engine.tuning.batch)
+    file, cache = path.stat().st_size, cache_bytes(engine.model.header, CELLS)
     found = {"file": file, "kv_cache": cache, "allowed": file + cache + _ALLOWANCE}
     if sys.platform != "linux":
         return {**found, "peak": None}

@@ -1,4 +1,4 @@
-"""How many threads, tokens a batch and sequences suit one model on one machine: measured once, kept in the cache."""
+"""How many threads and sequences suit one model on one machine: measured once, kept in the cache."""
 
 from __future__ import annotations
 
@@ -27,18 +27,16 @@ class Tuning:
     Attributes:
         threads: for batches; None takes the processors that are free.
         single_threads: for one token at a time; None takes as many.
-        batch: tokens that one forward pass may take.
         active: sequences that are written at the same time; more than 63 make llama.cpp's attention much slower.
     """
 
     threads: int | None = None
     single_threads: int | None = None
-    batch: int = 512
     active: int = 32
 
     def __post_init__(self) -> None:
-        counts = [self.batch, self.active, *(n for n in (self.threads, self.single_threads) if n is not None)]
-        if any(not isinstance(n, int) or n < 1 for n in counts) or self.batch < 512 or self.active > 63:
+        counts = [self.active, *(n for n in (self.threads, self.single_threads) if n is not None)]
+        if any(not isinstance(n, int) or n < 1 for n in counts) or self.active > 63:
             raise ValueError(f"no sound tuning: {self}")
 
 
