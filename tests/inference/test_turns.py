@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from toolkit.errors import ModelError
 from toolkit.inference.fair_queue import FairQueue, Job
 from toolkit.inference.protocol import Request, WorkerDiedError, decode, encode, error_from, error_message, request_from
 from toolkit.inference.request import Wish
-from toolkit.inference.turns import TURN, Inbox, take_turns
+from toolkit.inference.turns import LONG, TURN, Inbox, take_turns
 
 FAST = Wish(Lens.AUTHOR, "goemotions", "fast")
 
@@ -158,3 +159,67 @@ def test_what_is_dropped_is_not_read() -> None:
     assert not inbox.drop(1)
     taken = [inbox.take(FAST) for _ in range(3)]
     assert [request.number for request in taken if request] == [0, 2]
+
+
+class Sliced(Recorder):
+    """A model that needs three slices for a long text, during which short ones arrive."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        super().__init__(1_000)
+        self.inbox = inbox
+        self.events: list[str] = []
+
+    def analyze_many(self, texts: Iterator[str | None], **_: object) -> Iterator[Analysis]:
+        for text in texts:
+            if text is not None:
+                self.events.append(text)
+                raise ModelError("answered")
+            return
+        yield
+
+    def analyze_in_slices(self, text: str, **_: object) -> Iterator[Analysis | None]:
+        for number in range(3):
+            self.events.append(f"slice {number}")
+            self.inbox.put(Request(10 + number, f"short {number}", FAST))
+            yield None
+        self.events.append(text[:4])
+        raise ModelError("the long one failed")
+
+
+def test_a_long_text_keeps_nobody_waiting() -> None:
+    inbox, sent = Inbox(), list[dict[str, Any]]()
+    model = Sliced(inbox)
+
+    def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+        if message.get("id") == 7:
+            raise Enough
+
+    inbox.put(Request(7, "long" * LONG, FAST))
+    with pytest.raises(Enough):
+        take_turns(model, inbox, send)
+    assert model.events == ["slice 0", "short 0", "slice 1", "short 1", "slice 2", "short 2", "long"]
+    assert [message["id"] for message in sent if "id" in message] == [10, 11, 12, 7]
+    assert sent[-1]["error"]["message"] == "the long one failed"
+
+
+def test_a_long_text_that_is_dropped_is_not_read_on() -> None:
+    inbox, sent = Inbox(), list[dict[str, Any]]()
+
+    class Dropped(Sliced):
+        def analyze_in_slices(self, text: str, **_: object) -> Iterator[Analysis | None]:
+            for number in range(3):
+                self.events.append(f"{text[:4]} {number}")
+                if number == 1 and text.startswith("long"):
+                    assert self.inbox.drop(7)
+                yield None
+            raise Enough
+
+    inbox.put(Request(7, "long" * LONG, FAST))
+    inbox.put(Request(8, "next" * LONG, FAST))
+    model = Dropped(inbox)
+    with pytest.raises(Enough):
+        take_turns(model, inbox, sent.append)
+    assert model.events == ["long 0", "long 1", "next 0", "next 1", "next 2"]
+    assert {message.get("begun", message.get("id")) for message in sent} == {7, 8}
+    assert not any("analysis" in message or "error" in message for message in sent)

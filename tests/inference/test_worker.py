@@ -184,6 +184,23 @@ def test_who_waits_behind_a_long_text_fails_in_time(worker: WorkerModel) -> None
     long.cancel()
 
 
+def test_a_long_text_is_read_between_the_others(worker: WorkerModel) -> None:
+    long = worker.submit("0.02" + " word" * 2000, caller="long")
+    short = [worker.submit(f"text {i}") for i in range(20)]
+    assert [future.result(30).text for future in short] == [f"text {i}" for i in range(20)]
+    assert not long.done()
+    long.cancel()
+
+
+def test_a_long_text_that_nobody_waits_for_is_given_up(worker: WorkerModel) -> None:
+    pid = worker.pids
+    endless = worker.submit("0.02" + " word" * 100_000)
+    assert worker.analyze("text").text == "text"
+    assert endless.cancel()
+    assert worker.analyze("0.0001" + " word" * 2000).reasoning == "Read in 2000 slices."
+    assert worker.pids == pid
+
+
 def test_a_signal_to_the_whole_group_leaves_the_worker_to_its_parent(worker: WorkerModel) -> None:
     first = worker.pids
     for sent in (signal.SIGTERM, signal.SIGINT):

@@ -57,15 +57,15 @@ def tune(path: Path, texts: Sequence[str], progress: Report | None = None) -> tu
         try:
             if setting == "single_threads":
                 engine.use_threads(tuning.single_threads or 1)
-                return max(_rates(engine, sample[len(sample) // 2 :][:1], turns=4))
-            return max(_rates(engine, sample, turns=2))
+                return max(rates(engine, sample[len(sample) // 2 :][:1], turns=4))
+            return max(rates(engine, sample, turns=2))
         finally:
             engine.close()
 
     return search(score, choices(available_threads()), progress)
 
 
-def _rates(engine: Engine, texts: Sequence[str], turns: int) -> Iterator[float]:
+def rates(engine: Engine, texts: Sequence[str], turns: int) -> Iterator[float]:
     """Texts explained a second, ``turns`` times, after one turn that warms up."""
     for turn in range(turns + 1):
         began = time.perf_counter()
