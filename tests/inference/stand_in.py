@@ -73,6 +73,14 @@ class StandIn:
                 batch = []
         yield from self._read(batch, lens, taxonomy, mode)
 
+    def analyze_in_slices(self, text: str, *, lens: Lens, taxonomy: str, mode: str) -> Iterator[Analysis | None]:
+        """The analysis after a slice for every word but the first; each takes as long as the first word says."""
+        pause, *words = text.split()
+        for _ in words:
+            time.sleep(float(pause))
+            yield None
+        yield self._analysis(text, f"Read in {len(words)} slices.", lens, taxonomy, mode)
+
     def _read(self, batch: list[str], lens: Lens, taxonomy: str, mode: str) -> Iterator[Analysis]:
         for text in batch:
             obey(text)
