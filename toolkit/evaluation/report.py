@@ -26,6 +26,7 @@ from toolkit.evaluation.document import (
     write_pictures,
 )
 from toolkit.evaluation.evaluate import Judged
+from toolkit.evaluation.faithfulness import ReasoningQuality
 
 MISTAKES = 20
 _SHOWN = 600  # characters of a text; a row may be a whole page
@@ -39,6 +40,19 @@ _REASONING = {
     "repeating": "answers in which three words in a row come twice",
     "distinct_2": "distinct-2: different pairs of words among all",
     "words": "words an answer",
+}
+
+_QUALITY = {
+    "argued": "argues for the label given, by another model's judgement",
+    "argued_interval": "... 95 % interval",
+    "judge_accuracy": "that judge's own accuracy on reasonings it has not seen",
+    "erasure.texts": "texts of at least eight words whose words are quoted",
+    "erasure.comprehensiveness": "comprehensiveness of the quoted words",
+    "erasure.random_comprehensiveness": "... of random words",
+    "erasure.comprehensiveness_gain": "... 95 % interval of the difference",
+    "erasure.sufficiency": "sufficiency of the quoted words",
+    "erasure.random_sufficiency": "... of random words",
+    "erasure.sufficiency_gain": "... 95 % interval of the difference",
 }
 
 
@@ -73,6 +87,7 @@ def write_report(judged: Sequence[Judged], folder: Path) -> list[str]:
 
 def _blocks(named: Mapping[str, Judged]) -> Iterator[Block]:
     yield from _headline(named)
+    yield from _beside(next(iter(named.values())))
     yield from _labels(named)
     yield from _confusion(named)
     yield from _certainty(named)
@@ -97,6 +112,22 @@ def _headline(named: Mapping[str, Judged]) -> Iterator[Block]:
     yield Table(
         ("accuracy on the same rows", "difference", "95 % interval"),
         [(f"{d['model']} less {d['than']}", d["accuracy"], _between(d["interval"])) for d in _differences(named)],
+    )
+
+
+def _beside(judged: Judged) -> Iterator[Block]:
+    told = judged.evaluation
+    if not told.baselines:
+        return
+    yield Heading("Beside simpler models")
+    keys = ("accuracy", "macro_f1", "weighted_f1", "loss", "texts_per_second")
+    models = {told.model: told.to_dict(), **told.baselines}
+    rows = [(name, *(one[key] if one else None for key in keys)) for name, one in models.items()]
+    yield Table(("", "accuracy", "macro-F1", "weighted F1", "loss in nats", "texts a second"), rows)
+    yield Words(
+        "Trained on the train split of the same corpus: majority always names the label that is most frequent there, "
+        "tfidf is a logistic regression over words and pairs of words, encoder a small encoder with a classification "
+        "head. A dash stands for what could not be trained here."
     )
 
 
@@ -216,18 +247,31 @@ def _abstention_words(name: str, area: float, point: tuple[float, float, float |
 
 
 def _reasoning(named: Mapping[str, Judged]) -> Iterator[Block]:
-    explained = {name: asdict(one.answers) for name, one in named.items() if one.answers is not None}
+    explained = {name: one for name, one in named.items() if one.answers is not None}
     if not explained:
         return
-    yield Heading("The reasoning (CoT quality)")
-    rows: list[tuple[Cell, ...]] = [
-        (told, *(found[key] for found in explained.values())) for key, told in _REASONING.items()
-    ]
-    yield Table(("", *(explained if len(named) > 1 else ("",))), rows)
+    yield Heading("Reasoning quality")
+    columns = ("", *(explained if len(named) > 1 else ("",)))
+    written = [asdict(one.answers) for one in explained.values() if one.answers is not None]
+    yield Table(columns, [(told, *(found[key] for found in written)) for key, told in _REASONING.items()])
+    measured = [one.evaluation.reasoning_quality for one in explained.values()]
+    yield Table(columns, [(told, *(_quality(one, key) for one in measured)) for key, told in _QUALITY.items()])
     yield Words(
-        "Shares are between 0 and 1. These figures say whether the reasoning keeps its form, stays with the text and "
-        "varies; they do not say whether it is right."
+        "Shares are between 0 and 1. The first table says whether the reasoning keeps its form, stays with the text "
+        f"and varies. The second is of the first {measured[0].answers if measured[0] else 0:,} answers: whether another "
+        "model, which sees the argument alone, finds the label it argues for, and what the label loses when the "
+        "quoted words are taken out of the text (comprehensiveness, higher is better) or stand alone (sufficiency, "
+        "lower is better), in probability, against as many words at random places. "
+        "Neither says whether the label is right."
     )
+
+
+def _quality(quality: ReasoningQuality | None, key: str) -> Cell:
+    """A figure by its dotted name, with its interval where one goes with it."""
+    value: Any = quality
+    for part in key.split("."):
+        value = getattr(value, part, None)
+    return _between(value) if isinstance(value, tuple) else value
 
 
 def _mistakes(judged: Judged, name: str) -> Iterator[Block]:

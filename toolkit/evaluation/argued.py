@@ -1,0 +1,91 @@
+"""An independent judge of what a reasoning argues for: a word model that has seen neither the text nor the label.
+
+It is fitted on the reasonings that people wrote for the samples that ship. Quotations are taken out first, so that it
+judges the argument and not the words of the text.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.assets import asset
+from toolkit.contract.answer import quoted_spans
+from toolkit.contract.lens import Lens
+from toolkit.contract.prompt import load_prompt
+
+SAMPLES = ("tiny_debug_1k.jsonl", "situations_2k.jsonl")
+_KEYS = {Lens.AUTHOR: ("emotion", "reasoning"), Lens.READER: ("reader_emotion", "reader_reasoning")}
+HELD_OUT = 0.2
+_SEED = 42
+
+
+@dataclass(frozen=True)
+class ArgumentJudge:
+    """The fitted judge.
+
+    Attributes:
+        accuracy: share of the reasonings that were held out whose label it finds, 0 to 1.
+        chains: how many it was fitted on.
+    """
+
+    model: Any
+    accuracy: float
+    chains: int
+
+    def labels(self, reasonings: Sequence[str]) -> NDArray[np.str_]:
+        """The label that each reasoning argues for."""
+        return np.asarray(self.model.predict([without_quotes(words) for words in reasonings]))
+
+
+@cache
+def argument_judge(lens: Lens) -> ArgumentJudge | None:
+    """The judge of a lens's reasonings; None without scikit-learn."""
+    return fit_judge(known_chains(lens)) if find_spec("sklearn") else None
+
+
+def fit_judge(chains: Sequence[tuple[str, str]]) -> ArgumentJudge:
+    """Fit a judge on pairs of (reasoning, label), and measure it on a fifth of them that it does not see."""
+    shuffled = random.Random(_SEED).sample(list(chains), len(chains))
+    cut = round(HELD_OUT * len(shuffled))
+    held, seen = shuffled[:cut], shuffled[cut:]
+    model = _word_model().fit([without_quotes(words) for words, _ in seen], [label for _, label in seen])
+    judge = ArgumentJudge(model, 0.0, len(seen))
+    right = judge.labels([words for words, _ in held]) == np.array([label for _, label in held])
+    return ArgumentJudge(model, float(right.mean()), len(seen))
+
+
+def known_chains(lens: Lens) -> list[tuple[str, str]]:
+    """Every reasoning of the samples that argues for a label through ``lens``, and the label."""
+    label, reasoning = _KEYS[lens]
+    return [(row[reasoning], row[label]) for row in _sample_rows() if row.get(reasoning)]
+
+
+def _sample_rows() -> Iterable[dict[str, str]]:
+    for name in SAMPLES:
+        for line in asset("data", "samples", name).read_text(encoding="utf-8").splitlines():
+            yield json.loads(line)
+
+
+def without_quotes(reasoning: str) -> str:
+    """The reasoning with a bare pair of marks where it quotes."""
+    spec = load_prompt()
+    for span in quoted_spans(reasoning):
+        reasoning = reasoning.replace(f"{spec.open_quote}{span}{spec.close_quote}", spec.open_quote + spec.close_quote)
+    return reasoning
+
+
+def _word_model() -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import LinearSVC
+
+    return make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LinearSVC(random_state=_SEED))
