@@ -19,6 +19,7 @@ from toolkit.evaluation.document import (
     Table,
     Tiles,
     Words,
+    between,
     numbered,
     thinned,
     write_html,
@@ -26,34 +27,10 @@ from toolkit.evaluation.document import (
     write_pictures,
 )
 from toolkit.evaluation.evaluate import Judged
-from toolkit.evaluation.faithfulness import ReasoningQuality
+from toolkit.evaluation.reasoning_blocks import reasoning_blocks
 
 MISTAKES = 20
 _SHOWN = 600  # characters of a text; a row may be a whole page
-
-_REASONING = {
-    "valid": "answers that keep the contract",
-    "quoted": "quotes that stand in the text exactly so",
-    "with_quote": "answers that quote",
-    "openings": "distinct openings (first five words)",
-    "copied": "answers that repeat an earlier one word for word",
-    "repeating": "answers in which three words in a row come twice",
-    "distinct_2": "distinct-2: different pairs of words among all",
-    "words": "words an answer",
-}
-
-_QUALITY = {
-    "argued": "argues for the label given, by another model's judgement",
-    "argued_interval": "... 95 % interval",
-    "judge_accuracy": "that judge's own accuracy on reasonings it has not seen",
-    "erasure.texts": "texts of at least eight words whose words are quoted",
-    "erasure.comprehensiveness": "comprehensiveness of the quoted words",
-    "erasure.random_comprehensiveness": "... of random words",
-    "erasure.comprehensiveness_gain": "... 95 % interval of the difference",
-    "erasure.sufficiency": "sufficiency of the quoted words",
-    "erasure.random_sufficiency": "... of random words",
-    "erasure.sufficiency_gain": "... 95 % interval of the difference",
-}
 
 
 def write_report(judged: Sequence[Judged], folder: Path) -> list[str]:
@@ -91,7 +68,7 @@ def _blocks(named: Mapping[str, Judged]) -> Iterator[Block]:
     yield from _labels(named)
     yield from _confusion(named)
     yield from _certainty(named)
-    yield from _reasoning(named)
+    yield from reasoning_blocks(named)
     name, first = next(iter(named.items()))
     yield from _mistakes(first, name if len(named) > 1 else "the model")
 
@@ -111,7 +88,7 @@ def _headline(named: Mapping[str, Judged]) -> Iterator[Block]:
     yield Table(("", *named), rows)
     yield Table(
         ("accuracy on the same rows", "difference", "95 % interval"),
-        [(f"{d['model']} less {d['than']}", d["accuracy"], _between(d["interval"])) for d in _differences(named)],
+        [(f"{d['model']} less {d['than']}", d["accuracy"], between(d["interval"])) for d in _differences(named)],
     )
 
 
@@ -144,8 +121,8 @@ def _figures(judged: Judged) -> list[tuple[str, str, str]]:
     """Name and value of the headline figures, and a remark: their interval where there is one."""
     found = judged.evaluation
     return [
-        ("accuracy", f"{found.accuracy:.3f}", _between(found.intervals["accuracy"])),
-        ("macro-F1", f"{found.macro_f1:.3f}", _between(found.intervals["macro_f1"])),
+        ("accuracy", f"{found.accuracy:.3f}", between(found.intervals["accuracy"])),
+        ("macro-F1", f"{found.macro_f1:.3f}", between(found.intervals["macro_f1"])),
         ("weighted F1", f"{found.weighted_f1:.3f}", ""),
         ("among the top five", f"{found.top5_accuracy:.3f}", ""),
         ("calibration error", f"{found.ece:.3f}", ""),
@@ -246,34 +223,6 @@ def _abstention_words(name: str, area: float, point: tuple[float, float, float |
     return f"{told} Below a confidence of {cut:.3f} it abstains: {answered}."
 
 
-def _reasoning(named: Mapping[str, Judged]) -> Iterator[Block]:
-    explained = {name: one for name, one in named.items() if one.answers is not None}
-    if not explained:
-        return
-    yield Heading("Reasoning quality")
-    columns = ("", *(explained if len(named) > 1 else ("",)))
-    written = [asdict(one.answers) for one in explained.values() if one.answers is not None]
-    yield Table(columns, [(told, *(found[key] for found in written)) for key, told in _REASONING.items()])
-    measured = [one.evaluation.reasoning_quality for one in explained.values()]
-    yield Table(columns, [(told, *(_quality(one, key) for one in measured)) for key, told in _QUALITY.items()])
-    yield Words(
-        "Shares are between 0 and 1. The first table says whether the reasoning keeps its form, stays with the text "
-        f"and varies. The second is of the first {measured[0].answers if measured[0] else 0:,} answers: whether another "
-        "model, which sees the argument alone, finds the label it argues for, and what the label loses when the "
-        "quoted words are taken out of the text (comprehensiveness, higher is better) or stand alone (sufficiency, "
-        "lower is better), in probability, against as many words at random places. "
-        "Neither says whether the label is right."
-    )
-
-
-def _quality(quality: ReasoningQuality | None, key: str) -> Cell:
-    """A figure by its dotted name, with its interval where one goes with it."""
-    value: Any = quality
-    for part in key.split("."):
-        value = getattr(value, part, None)
-    return _between(value) if isinstance(value, tuple) else value
-
-
 def _mistakes(judged: Judged, name: str) -> Iterator[Block]:
     worst = _worst(judged)
     if not worst:
@@ -359,7 +308,3 @@ def _distribution(judged: Judged, kind: str) -> dict[str, int]:
 def _by_support(judged: Judged) -> list[str]:
     """The labels, the most frequent in the gold data first."""
     return sorted(judged.evaluation.per_label, key=lambda label: -judged.evaluation.per_label[label]["support"])
-
-
-def _between(interval: Sequence[float]) -> str:
-    return f"{interval[0]:.3f} to {interval[1]:.3f}"

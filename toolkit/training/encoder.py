@@ -149,9 +149,10 @@ def prepare_encoder(
     network = network.to(choose_precision(config.precision))
     if torch.cuda.is_available():
         network = network.to("cuda")
+    longest = min(config.max_length, network.config.max_position_embeddings)
     name = f"{config.name}-{Path(base).name}"
     facts = Facts(
-        name=name, lens=config.lens, taxonomy=taxonomy, base=Path(base).name, max_length=config.max_length,
+        name=name, lens=config.lens, taxonomy=taxonomy, base=Path(base).name, max_length=longest,
         trained_on=trained_on,
     )  # fmt: skip
     model = EncoderModel(network, tokenizer, facts)
