@@ -13,7 +13,9 @@ import torch
 import yaml
 from click.testing import CliRunner
 
+from toolkit.assets import asset
 from toolkit.cli import main
+from toolkit.config import load_config
 from toolkit.contract.example import Example
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
@@ -55,6 +57,12 @@ def trained(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     config = config_for(tiny_encoder, out, epochs=24, eval_every=240)
     run(prepare_encoder(config, examples, examples[:40], "samples"), False, quiet)
     return out
+
+
+def test_the_shipped_configuration_is_that_of_the_echo_room() -> None:
+    shipped = load_config(EncoderConfig, asset("models", "configs", "encoder.yaml"))
+    assert shipped.bases == ("BAAI/bge-small-en", "all-MiniLM-L6-v2")
+    assert (shipped.max_length, shipped.lens, shipped.data.soft_labels) == (128, Lens.AUTHOR, "equal")
 
 
 def test_it_learns(trained: Path) -> None:

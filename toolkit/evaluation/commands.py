@@ -102,8 +102,9 @@ def evaluate(
         prepare_folder(report)
     if protocol in (ECHO_ROOM, ABLATIONS):
         _refuse(protocol, compare=compare, baselines=baselines, fit_calibration=calibration, model=settings.model)
-        run = _echo_room if protocol == ECHO_ROOM else _ablations
-        run(source, limit, report, as_json, **{key: value for key, value in budget.items() if value is not None})
+        run, unknown = (_echo_room, "config") if protocol == ECHO_ROOM else (_ablations, "epochs")
+        _refuse(protocol, **{unknown: budget.pop(unknown)})
+        run(source, limit, report, as_json, **budget)
         return
     _refuse(protocol, **budget)
     if calibration and (protocol not in NATIVE or (split, limit) != ("dev", None)):
@@ -184,13 +185,15 @@ def _echo_room(source: Path | None, limit: int | None, report: Path | None, as_j
         _write_report((found[0].ours, *filter(None, found[0].rivals.values())), report)
 
 
-def _ablations(source: Path | None, limit: int | None, report: Path | None, as_json: bool, **budget: Any) -> None:
+def _ablations(
+    source: Path | None, limit: int | None, report: Path | None, as_json: bool, steps: int | None, config: Path | None
+) -> None:
     from toolkit.evaluation.ablations import Ablations, markdown, run_ablations, to_json, write_table
 
-    plan = load_config(Ablations, budget.get("config") or asset("models", "configs", "ablations.yaml"))
+    plan = load_config(Ablations, config or asset("models", "configs", "ablations.yaml"))
     folder = Path("models/runs/ablations")
     with Progress() as progress:
-        results = run_ablations(plan, source, folder, _say, progress, steps=budget.get("steps"), limit=limit)
+        results = run_ablations(plan, source, folder, _say, progress, steps=steps, limit=limit)
     click.echo(to_json(results) if as_json else markdown(results), nl=False)
     _say(f"The table is {write_table(results, report or folder)[0]}.")
 

@@ -230,7 +230,7 @@ def _train_ours(task: Task, folder: Path, tell: Tell, progress: Progress, budget
     base = load_base(config.base)
     place = folder / f"{config.name}-{fingerprint(config, task.train)}"
     adapter, model = place / "adapter", place / f"{config.name}-{base.name}.gguf"
-    with locked(model, on_wait=lambda: tell("Another process is training this model; waiting.")):
+    with locked(adapter, on_wait=lambda: tell("Another process is training this model; waiting.")):
         if not (adapter / "training.json").is_file():
             trainer = prepare(config.model_copy(update={"out": place}), task.train, [])
             tell(
@@ -238,10 +238,10 @@ def _train_ours(task: Task, folder: Path, tell: Tell, progress: Progress, budget
                 f"minutes on this machine; it is kept in {place}."
             )
             finish(trainer, lambda done, total, _: progress(done, total, "training our model"))
-        told = {
-            "name": model.stem, "base": base.model_id, "adapter": config.name, "lenses": [str(Lens.AUTHOR)],
-            "datasets": ["GoEmotions", "EmpatheticDialogues"], "prompt_hash": load_prompt().digest,
-            "context_window": base.context_window, "calibration": "{}",
-        }  # fmt: skip
-        build_model(find_base_gguf(base), adapter, model, default_file_type(), metadata=told)
+    told = {
+        "name": model.stem, "base": base.model_id, "adapter": config.name, "lenses": [str(Lens.AUTHOR)],
+        "datasets": ["GoEmotions", "EmpatheticDialogues"], "prompt_hash": load_prompt().digest,
+        "context_window": base.context_window, "calibration": "{}",
+    }  # fmt: skip
+    build_model(find_base_gguf(base), adapter, model, default_file_type(), metadata=told)
     return model
