@@ -10,7 +10,7 @@ import pytest
 from toolkit.contract.answer import render_answer
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
-from toolkit.evaluation.argued import argument_judge, fit_judge, known_chains, without_quotes
+from toolkit.evaluation.argued import argument_judge, fit_judge, known_chains
 from toolkit.evaluation.faithfulness import Read, erase, kept_words, measure_reasoning, moved, quoted_words
 from toolkit.evaluation.metrics import Floats
 
@@ -99,7 +99,6 @@ def test_the_judge_reads_the_argument_and_not_the_quotations() -> None:
     assert judge is not None
     argued = ["Calling it “so sad” shows pure joy over what happened.", "The words “I love it” are full of disgust."]
     assert judge.labels(argued).tolist() == ["joy", "disgust"]
-    assert without_quotes(argued[1]) == "The words “” are full of disgust."
 
 
 def test_a_judge_of_noise_says_that_it_knows_nothing() -> None:

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.assets import asset
-from toolkit.contract.answer import quoted_spans
 from toolkit.contract.lens import Lens
-from toolkit.contract.prompt import load_prompt
+from toolkit.corpora.gate import outside_quotes
 
 SAMPLES = ("tiny_debug_1k.jsonl", "situations_2k.jsonl")
 _KEYS = {Lens.AUTHOR: ("emotion", "reasoning"), Lens.READER: ("reader_emotion", "reader_reasoning")}
@@ -43,7 +42,7 @@ class ArgumentJudge:
 
     def labels(self, reasonings: Sequence[str]) -> NDArray[np.str_]:
         """The label that each reasoning argues for."""
-        return np.asarray(self.model.predict([without_quotes(words) for words in reasonings]))
+        return np.asarray(self.model.predict([outside_quotes(words) for words in reasonings]))
 
 
 @cache
@@ -57,7 +56,7 @@ def fit_judge(chains: Sequence[tuple[str, str]]) -> ArgumentJudge:
     shuffled = random.Random(_SEED).sample(list(chains), len(chains))
     cut = round(HELD_OUT * len(shuffled))
     held, seen = shuffled[:cut], shuffled[cut:]
-    model = _word_model().fit([without_quotes(words) for words, _ in seen], [label for _, label in seen])
+    model = _word_model().fit([outside_quotes(words) for words, _ in seen], [label for _, label in seen])
     judge = ArgumentJudge(model, 0.0, len(seen))
     right = judge.labels([words for words, _ in held]) == np.array([label for _, label in held])
     return ArgumentJudge(model, float(right.mean()), len(seen))
@@ -73,14 +72,6 @@ def _sample_rows() -> Iterable[dict[str, str]]:
     for name in SAMPLES:
         for line in asset("data", "samples", name).read_text(encoding="utf-8").splitlines():
             yield json.loads(line)
-
-
-def without_quotes(reasoning: str) -> str:
-    """The reasoning with a bare pair of marks where it quotes."""
-    spec = load_prompt()
-    for span in quoted_spans(reasoning):
-        reasoning = reasoning.replace(f"{spec.open_quote}{span}{spec.close_quote}", spec.open_quote + spec.close_quote)
-    return reasoning
 
 
 def _word_model() -> Any:
