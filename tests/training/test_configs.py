@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -36,5 +37,5 @@ def test_a_base_is_of_a_family_that_converts_and_says_its_licence(path: Path) ->
 def test_the_stages_of_the_author_adapter_follow_one_another() -> None:
     stages = [load_config(TrainConfig, path) for path in sorted((CONFIGS / "author").glob("*.yaml"))]
     assert stages[0].init is None
-    for before, after in zip(stages, stages[1:], strict=False):
+    for before, after in itertools.pairwise(stages):
         assert after.init == before.run_dir / "adapter"

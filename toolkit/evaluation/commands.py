@@ -64,9 +64,7 @@ ECHO_ROOM, ABLATIONS = "echo-room", "ablations"
     help="ablations: in place of what ships.",
 )
 @model_options
-@click.pass_context
 def evaluate(
-    ctx: click.Context,
     protocol: str,
     split: str,
     source: Path | None,
@@ -111,7 +109,7 @@ def evaluate(
         raise UsageError(
             f"Calibration is fitted on all of the dev split of {' or '.join(NATIVE)}.", "Leave --limit and --split out."
         )
-    rows = _load(ctx, protocol, split, source, limit, settings)
+    rows = _load(protocol, split, source, limit, settings)
     settings = settings.model_copy(update={"lens": str(rows.lens)})
     first, reading, temperature = _judge(rows, settings)
     others = [_judge(rows, settings.model_copy(update={"model": name, "adapter": None}))[0] for name in compare]
@@ -240,10 +238,10 @@ def _print(first: Judged, others: list[Judged], as_json: bool) -> None:
         print_evaluation(one.evaluation, sys.stdout)
 
 
-def _load(
-    ctx: click.Context, protocol: str, split: str, source: Path | None, limit: int | None, settings: Settings
-) -> Rows:
+def _load(protocol: str, split: str, source: Path | None, limit: int | None, settings: Settings) -> Rows:
     """The rows; a protocol fixes lens and taxonomy, so only a flag, not the environment, may contradict it."""
+
+    ctx = click.get_current_context()
 
     def free(name: str) -> bool:
         return protocol not in PROTOCOLS or ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE

@@ -62,14 +62,15 @@ def _summary(evaluation: Evaluation) -> Table:
 def _quality(quality: ReasoningQuality | None) -> list[tuple[str, float | None]]:
     if quality is None:
         return []
-    erased = quality.erasure
-    return [
-        ("argues for its label", quality.argued),
-        ("comprehensiveness", erased and erased.comprehensiveness),
-        ("... of random words", erased and erased.random_comprehensiveness),
-        ("sufficiency", erased and erased.sufficiency),
-        ("... of random words", erased and erased.random_sufficiency),
-    ]
+    told: list[tuple[str, float | None]] = [("argues for its label", quality.argued)]
+    if quality.erasure is not None:
+        told += [
+            ("comprehensiveness", quality.erasure.comprehensiveness),
+            ("... of random words", quality.erasure.random_comprehensiveness),
+            ("sufficiency", quality.erasure.sufficiency),
+            ("... of random words", quality.erasure.random_sufficiency),
+        ]
+    return told
 
 
 def _beside(evaluation: Evaluation) -> Table:
