@@ -1,0 +1,29 @@
+"""The page's server as a process of its own, which ends when its input does: with whoever started it, however they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+
+def main() -> None:
+    """Run Streamlit with the flags in ``sys.argv``."""
+    from streamlit import net_util
+    from streamlit.web import cli
+
+    # A request from a foreign origin makes Streamlit ask a server on the internet for this machine's own address.
+    net_util.get_external_ip = lambda: None
+    net_util.get_internal_ip = lambda: None
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    cli.main(sys.argv[1:], prog_name="emotion-lrm ui")
+
+
+def _end_with_input() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()
