@@ -45,6 +45,8 @@ def load(wanted: dict[str, Any], progress: Callable[[int, int, str], None]) -> S
             raise ModelError(f"{wanted['adapter']} with {wanted['threads']} threads", "")
         case "surprise":
             raise ZeroDivisionError("by zero")
+        case "sleepy":
+            time.sleep(1)
         case "stillborn":
             os.abort()
         case str() as name if name.startswith("once:"):  # dies while loading for the second time

@@ -19,7 +19,7 @@ from toolkit.errors import EmotionLRMError
 from toolkit.inference.store import ShippedModel, installed, load_shipped, locate, model_path, parse_name
 from toolkit.settings import Settings
 
-FIGURES = ("protocol", "split", "rows", "accuracy", "macro-F1", "calibration error")
+FIGURES = ("what", "split", "rows", "accuracy", "macro-F1", "calibration error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +133,19 @@ def _figures(path: Path) -> tuple[tuple[tuple[str, ...], ...], str]:
     if not path.is_file():
         return (), ""
     told = json.loads(path.read_text(encoding="utf-8"))
-    found = [figures for figures in told.get("figures", {}).values() if isinstance(figures, dict) and "ece" in figures]
+    found = [(name, row) for name, row in told.get("figures", {}).items() if isinstance(row, dict) and "ece" in row]
     about = " on ".join(str(told[key]) for key in ("date", "machine") if key in told)
-    return tuple(map(_figure_row, found)), f"Measured {about}." if about else ""
+    return tuple(_figure_row(name, row) for name, row in found), f"Measured {about}." if about else ""
 
 
-def _figure_row(figures: Mapping[str, Any]) -> tuple[str, ...]:
+def _figure_row(name: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
     low_high = (figures.get("intervals") or {}).get("accuracy")
     between = f" ({low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""
     values = [
         "–" if figures.get(key) is None else f"{figures[key]:.3f}{between if key == 'accuracy' else ''}"
         for key in ("accuracy", "macro_f1", "ece")
     ]
-    protocol = Path(str(figures.get("protocol", ""))).name
-    return protocol, str(figures.get("split") or "–"), f"{figures.get('n', 0):,}", *values
+    return name, str(figures.get("split") or "–"), f"{figures.get('n', 0):,}", *values
 
 
 def _words(path: Path) -> str:

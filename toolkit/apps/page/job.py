@@ -6,9 +6,11 @@ import itertools
 import json
 import os
 import re
+import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,11 +35,11 @@ class StoppedError(EmotionLRMError):
 
 
 class Upload:
-    """A file that a visitor gave, in a temporary folder that goes away with this object."""
+    """A file that a visitor gave, in a temporary folder that goes away with this object, or with ``discard``."""
 
     def __init__(self, name: str, content: bytes) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="emotion-lrm-")
-        self.folder = Path(self._folder.name)
+        self.folder = Path(tempfile.mkdtemp(prefix="emotion-lrm-"))
+        self.discard = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         plain = re.sub(r"[^\w.() -]", "_", name.replace("\\", "/").rpartition("/")[2])[-80:].lstrip(". ")
         self.path = self.folder / (plain or "texts")
         self.path.write_bytes(content)
@@ -62,8 +64,7 @@ class Job:
         self._told, self._share = "Loading the model …", 0.0
         self._stopped, self._next = False, 0.0
         self._seen = self._began = time.monotonic()
-        self._room = tempfile.TemporaryDirectory(prefix="results-", dir=upload.folder)
-        self._rows = Path(self._room.name, "results.jsonl")
+        self._rows = Path(tempfile.mkdtemp(dir=upload.folder), "results.jsonl")
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -123,7 +124,7 @@ class Job:
 
     def _watch(self, total: int, tally: Tally) -> None:
         self._check()
-        if time.monotonic() < self._next:
+        if time.monotonic() < self._next and tally.rows < total:
             return
         self._next = time.monotonic() + TELL_EVERY
         self._share = tally.rows / total

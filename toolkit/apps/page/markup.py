@@ -163,7 +163,7 @@ def _bars(analysis: Analysis) -> str:
 
 def _row(label: str, share: float, value: str, strong: bool) -> str:
     return (
-        f'<li class="{"strong" if strong else "weak"}"><span class="name">{html.escape(label)}</span>'
+        f'<li class="{"strong" if strong else "weak"}"><span class="name">{foreign(label)}</span>'
         f'<span class="track" aria-hidden="true"><span class="fill" style="width:{_width(share)}"></span></span>'
         f'<span class="share">{value}</span></li>'
     )

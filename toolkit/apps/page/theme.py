@@ -32,7 +32,7 @@ STYLE = """<style>
   --ambiguous: light-dark(#8a5d00, #dcae55); --neutral: light-dark(#3d6588, #8ab3d8);
   --unsure: light-dark(#62676e, #a4a6a6) }
 .stMainBlockContainer { max-width: 62rem; padding-top: 2rem; padding-bottom: 4rem }
-.stButtonGroup button { min-height: 2.5rem }
+.stButtonGroup > div button { min-height: 2.5rem }
 .st-key-examples button { justify-content: flex-start; text-align: left }
 .stHtml { overflow-wrap: anywhere }
 .stHtml h1, .stHtml h2, .stHtml h3, .stHtml p, .stHtml ol, .stHtml dl, .stHtml blockquote { margin: 0; padding: 0 }
