@@ -84,8 +84,10 @@ class StandIn:
     def _analysis(self, text: str, reasoning: str, lens: Lens, taxonomy: str, mode: str) -> Analysis:
         labels = load_taxonomy(taxonomy).labels
         scores = {label: 1.0 / len(labels) for label in labels}
+        native = load_taxonomy(lens.native).labels
+        fine = labels[0] if labels[0] in native else native[0]
         return Analysis(
-            text, lens, taxonomy, mode, labels[0], labels[0], scores[labels[0]], False, (labels[0],), scores, 1.0, 0.0,
+            text, lens, taxonomy, mode, labels[0], fine, scores[labels[0]], False, (labels[0],), scores, 1.0, 0.0,
             reasoning, (), self.name,
         )  # fmt: skip
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-import gguf
 import pytest
 
 from convert.errors import ConvertError
@@ -31,17 +31,6 @@ def two_lenses(monkeypatch: pytest.MonkeyPatch) -> None:
     made = shipped_models([Lens.AUTHOR], [Lens.AUTHOR, Lens.READER])
     for place in ("toolkit.apps.page.cards", "toolkit.inference.store"):
         monkeypatch.setattr(f"{place}.load_shipped", lambda: made)
-
-
-def write_gguf(path: Path, **own: str) -> Path:
-    """A sound GGUF without a single weight that matters."""
-    writer = gguf.GGUFWriter(path, "llama")
-    for key, value in own.items():
-        writer.add_string(f"emotion_lrm.{key}", value)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    return path
 
 
 def test_the_shipped_model_has_a_card_with_its_figures() -> None:
@@ -110,3 +99,18 @@ def test_a_licence_that_forbids_commercial_use_is_said(two_lenses: None) -> None
 def test_a_free_licence_needs_no_remark(tmp_path: Path) -> None:
     assert cards.licence_remark(AUTHOR) == ""
     assert cards.licence_remark(str(tmp_path / "other.gguf")) == ""
+
+
+def test_a_gguf_file_says_what_it_says(tmp_path: Path, write_gguf: Callable[..., Path]) -> None:
+    path = write_gguf(tmp_path / "mine.gguf", name="mine", lenses='["author", "reader"]', licence="<b>free</b>")
+    card = cards.card_of(str(path))
+    assert (card.name, card.lenses) == ("mine", (Lens.AUTHOR, Lens.READER))
+    assert dict(card.facts)["licence"] == "<b>free</b>"
+    assert "made by Emotion-LRM" not in dict(card.facts)
+    assert cards.known_lenses(Settings(model=str(path))) == ("author", "reader", "both")
+
+
+def test_a_foreign_gguf_file_is_called_one(tmp_path: Path, write_gguf: Callable[..., Path]) -> None:
+    card = cards.card_of(str(write_gguf(tmp_path / "other.gguf")))
+    assert card.lenses == (Lens.AUTHOR,)
+    assert "made by Emotion-LRM" in dict(card.facts)

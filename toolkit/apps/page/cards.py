@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.errors import ConvertError
-from convert.header import check_header
+from convert.header import check_header, read_header
 from toolkit.apps.models import megabytes
 from toolkit.assets import asset
 from toolkit.base import load_base
@@ -69,9 +69,10 @@ def known_lenses(settings: Settings) -> tuple[str, ...]:
     Raises:
         ModelError, ConvertError: as :func:`card_of`.
     """
-    if settings.adapter:
-        sets = [set(_card_of_file(Path(settings.adapter)).lenses)]
-    elif settings.model:
+    own = _own(read_header(settings.adapter).metadata) if settings.adapter else {}
+    if "lenses" in own:
+        sets = [set(_lenses(own))]
+    elif settings.model or settings.adapter:
         sets = [set(card_of(settings.model).lenses)]
     else:
         sets = [set(model.lenses) for model in load_shipped().models.values()]
@@ -108,9 +109,8 @@ def _card_of_shipped(name: str, file_type: str, shipped: ShippedModel) -> Card:
 
 def _card_of_file(path: Path) -> Card:
     header = check_header(path).metadata
-    own = {key.removeprefix("emotion_lrm."): value for key, value in header.items() if key.startswith("emotion_lrm.")}
-    told = own.get("lenses", ["author"])
-    lenses = tuple(map(parse_lens, json.loads(told) if isinstance(told, str) else told))
+    own = _own(header)
+    lenses = _lenses(own)
     found = {
         "name": own.get("name") or header.get("general.name"),
         "lenses": list(map(str, lenses)),
@@ -122,6 +122,16 @@ def _card_of_file(path: Path) -> Card:
     }
     facts = tuple((name, _said(value)) for name, value in found.items() if value)
     return Card(path.stem, lenses, facts)
+
+
+def _own(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What this project wrote into a file."""
+    return {key.removeprefix("emotion_lrm."): v for key, v in metadata.items() if key.startswith("emotion_lrm.")}
+
+
+def _lenses(own: Mapping[str, Any]) -> tuple[Lens, ...]:
+    told = own.get("lenses", ["author"])
+    return tuple(map(parse_lens, json.loads(told) if isinstance(told, str) else told))
 
 
 def _said(value: object) -> str:

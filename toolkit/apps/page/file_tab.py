@@ -159,6 +159,8 @@ def _charts(overview: Overview) -> None:
     parted = overview.parting
     if parted is not None and parted.all.texts:
         tiles.append(("mean divergence", f"{parted.all.mean:.2f}"))
+    if parted is not None and parted.incomparable:
+        tiles.append(("not comparable", f"{parted.incomparable:,}"))
     st.html(markup.tiles(tiles))
     if tally.reasons:
         st.html(markup.table(("why rows failed", "rows"), [(r, f"{n:,}") for r, n in tally.reasons.items()], "Failures"))
