@@ -147,7 +147,10 @@ def test_without_streamlit_the_line_that_installs_it_is_said(
 ) -> None:
     monkeypatch.setattr(running, "find_spec", lambda _: None)
     assert main(["ui"]) == 1
-    assert capsys.readouterr().err.splitlines() == ["Error: The page needs the package streamlit.", 'pip install ".[ui]"']
+    assert capsys.readouterr().err.splitlines() == [
+        "Error: The page needs the package streamlit.",
+        'pip install ".[ui]"',
+    ]
 
 
 def test_a_port_that_is_taken_is_said(capsys: pytest.CaptureFixture[str]) -> None:

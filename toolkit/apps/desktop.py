@@ -63,13 +63,14 @@ def app(window: str, browser: str | None, settings: Settings) -> None:
     """
     from toolkit.apps.page.running import serving
 
+    webview = window == "webview" or (window == "auto" and browser is None and has_webview())
     program = None if window == "webview" else find_browser(browser, os.environ)
-    if window == "browser" and program is None:
-        raise no_browser()
+    if program is None and not (webview and has_webview()):
+        raise no_browser() if window == "browser" else no_window()
     with serving(settings, "127.0.0.1", 0) as page:
         if not is_quiet():
             click.echo(f"The page is at {page.url}; closing its window ends it.", err=True)
-        if window != "browser" and browser is None and has_webview():
+        if webview:
             code = show([sys.executable, "-m", "toolkit.apps.window", page.url], page.process)
             if code != NO_WINDOW:
                 return _check(code)

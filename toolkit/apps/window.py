@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -13,6 +14,7 @@ def main(url: str) -> int:
     """Show ``url`` until the window is closed."""
     import webview
 
+    logging.getLogger("pywebview").setLevel(logging.CRITICAL)  # it shows a traceback for each kit that is not there
     webview.settings["ALLOW_DOWNLOADS"] = True
     webview.create_window("Emotion-LRM", url, width=SIZE[0], height=SIZE[1], min_size=(390, 500))
     threading.Thread(target=_end_with_input, daemon=True).start()
@@ -25,7 +27,8 @@ def main(url: str) -> int:
 
 
 def _end_with_input() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # not through sys.stdin: its lock would be in the way at the end
+        pass
     os._exit(0)
 
 

@@ -157,9 +157,7 @@ def test_a_long_text_is_shown_around_its_evidence(reading: Callable[..., Analysi
         (Lens.READER, "nostalgic", "neutral"),
     ],
 )
-def test_the_tone_is_that_of_the_label(
-    reading: Callable[..., Analysis], lens: Lens, label: str, tone: str
-) -> None:
+def test_the_tone_is_that_of_the_label(reading: Callable[..., Analysis], lens: Lens, label: str, tone: str) -> None:
     assert markup.tone(reading(lens=lens, fine_emotion=label)) == tone
 
 

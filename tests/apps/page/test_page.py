@@ -88,13 +88,17 @@ def test_both_lenses_stand_side_by_side(visit: Callable[..., AppTest], two_lense
 
 
 def test_the_lens_can_be_changed_and_the_text_is_read_anew(
-    visit: Callable[..., AppTest], two_lenses: None  # noqa: ARG001
+    visit: Callable[..., AppTest],
+    two_lenses: None,  # noqa: ARG001
 ) -> None:
     page = read(visit(), TEXT)
     assert "Author’s lens" in shown(page)
     page.segmented_control(key="text-lens").set_value("reader").run()
     assert "Reader’s lens" in shown(page)
-    assert page.selectbox(key="text-taxonomy-reader").options == ["EmpatheticDialogues (32 emotions)", "Ten shared emotions"]
+    assert page.selectbox(key="text-taxonomy-reader").options == [
+        "EmpatheticDialogues (32 emotions)",
+        "Ten shared emotions",
+    ]
 
 
 def test_a_model_of_one_lens_offers_no_choice_of_lenses(visit: Callable[..., AppTest]) -> None:

@@ -9,7 +9,9 @@ from toolkit.apps.page.shelf import Shelf
 from toolkit.apps.page.trouble import told
 from toolkit.settings import Settings, resolve
 
-MASTHEAD = '<header class="masthead"><h1>Emotion-LRM</h1><p>the emotion in a text, and the words it rests on</p></header>'
+MASTHEAD = (
+    '<header class="masthead"><h1>Emotion-LRM</h1><p>the emotion in a text, and the words it rests on</p></header>'
+)
 FOOTER = (
     "It says what a text reads like, not what a person feels, and is no diagnosis. Texts are read by the machine that "
     "serves this page and are not kept."

@@ -94,7 +94,9 @@ def licence_remark(name: str | None) -> str:
 def _card_of_shipped(name: str, file_type: str, shipped: ShippedModel) -> Card:
     path, base = model_path(f"{name}-{file_type.lower()}"), load_base(shipped.base)
     folder = asset("models", "adapters", shipped.adapter)
-    there = f"{path}, {megabytes(path.stat().st_size)}" if path.is_file() else "not built yet; the first reading builds it"
+    there = (
+        f"{path}, {megabytes(path.stat().st_size)}" if path.is_file() else "not built yet; the first reading builds it"
+    )
     facts = (
         ("lenses", ", ".join(shipped.lenses)),
         ("learned from", ", ".join(shipped.datasets)),
@@ -169,5 +171,3 @@ def _words(path: Path) -> str:
     first = sections[0].partition("\n")[2] if sections[0].startswith("# ") else sections[0]
     kept = [part for part in sections[1:] if not part.startswith("Figures")]
     return "\n#### ".join([first.strip() + "\n", *kept])
-
-

@@ -39,7 +39,9 @@ def show(settings: Settings, shelf: Shelf) -> None:
     )
     if given is None:
         _forget()
-        st.html(markup.remark("Every row is read, and gives one row of the result. The file is deleted when you leave."))
+        st.html(
+            markup.remark("Every row is read, and gives one row of the result. The file is deleted when you leave.")
+        )
         return
     upload = _kept(given)
     job: Job | None = st.session_state.get("job")
@@ -94,11 +96,10 @@ def _before(upload: Upload, settings: Settings, shelf: Shelf) -> None:
 
 def _table(upload: Upload) -> Table:
     """The file as it was found to be, or as the visitor says that it is."""
-    with st.expander("Does it look wrong?", key="form"):
-        with st.container(horizontal=True):
-            delimiter = st.selectbox("Cells end with", _DELIMITERS, format_func=_DELIMITERS.__getitem__, width=160)
-            encoding = st.selectbox("Encoding", _ENCODINGS, width=160)
-            header = st.selectbox("The first row holds", _HEADERS, format_func=_HEADERS.__getitem__, width=160)
+    with st.expander("Does it look wrong?", key="form"), st.container(horizontal=True):
+        delimiter = st.selectbox("Cells end with", _DELIMITERS, format_func=_DELIMITERS.__getitem__, width=160)
+        encoding = st.selectbox("Encoding", _ENCODINGS, width=160)
+        header = st.selectbox("The first row holds", _HEADERS, format_func=_HEADERS.__getitem__, width=160)
     return open_table(
         upload.path,
         delimiter=None if delimiter == _FOUND else delimiter,
@@ -163,7 +164,9 @@ def _charts(overview: Overview) -> None:
         tiles.append(("not comparable", f"{parted.incomparable:,}"))
     st.html(markup.tiles(tiles))
     if tally.reasons:
-        st.html(markup.table(("why rows failed", "rows"), [(r, f"{n:,}") for r, n in tally.reasons.items()], "Failures"))
+        st.html(
+            markup.table(("why rows failed", "rows"), [(r, f"{n:,}") for r, n in tally.reasons.items()], "Failures")
+        )
     charts = [
         chart
         for view in overview.views
@@ -184,7 +187,7 @@ def _about(view: View, overview: Overview) -> str:
 def _rows(job: Job) -> None:
     shown = [_line(record) for record in job.records()]
     share = st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1)
-    config = {name: share for name in ("confidence", "author sure", "reader sure", "divergence")}
+    config = dict.fromkeys(("confidence", "author sure", "reader sure", "divergence"), share)
     st.dataframe(shown, hide_index=True, column_config=config, alt="The rows of the result", key="rows")
     if job.overview is not None and job.overview.tally.rows > SHOWN_ROWS:
         st.html(markup.remark(f"The first {SHOWN_ROWS:,} rows; the download has all of them."))

@@ -147,9 +147,7 @@ def _heading(analysis: Analysis) -> str:
     else:
         title = f"<h2>{html.escape(analysis.emotion)} <b>{share}</b></h2>"
     told = "".join(f'<p class="small">{html.escape(note)}</p>' for note in notes(analysis))
-    return (
-        f'<p class="lens">{LENS_NAMES[analysis.lens]}</p>{title}<p class="meaning">{html.escape(meaning)}</p>{told}'
-    )
+    return f'<p class="lens">{LENS_NAMES[analysis.lens]}</p>{title}<p class="meaning">{html.escape(meaning)}</p>{told}'
 
 
 def _bars(analysis: Analysis) -> str:
@@ -157,7 +155,9 @@ def _bars(analysis: Analysis) -> str:
     rows = [_row(label, share, percent(share), label in analysis.emotions) for label, share in ranked]
     rest = ""
     if len(rows) > TOP:
-        rest = f'<details><summary>all {len(rows)} labels</summary><ol class="bars">{"".join(rows[TOP:])}</ol></details>'
+        rest = (
+            f'<details><summary>all {len(rows)} labels</summary><ol class="bars">{"".join(rows[TOP:])}</ol></details>'
+        )
     return f'<ol class="bars">{"".join(rows[:TOP])}</ol>{rest}'
 
 
