@@ -136,7 +136,7 @@ def test_settings_travel_in_the_environment() -> None:
     settings = Settings(lens="author", threads=2, model="some/model.gguf")
     assert running.environment(settings) == {
         "EMOTION_LRM_LENS": "author", "EMOTION_LRM_THREADS": "2",
-        "EMOTION_LRM_MODEL": os.path.abspath("some/model.gguf"),
+        "EMOTION_LRM_MODEL": str(Path("some/model.gguf").absolute()),
     }  # fmt: skip
     assert running.environment(Settings(model="emotion-smollm2-135m")) == {"EMOTION_LRM_MODEL": "emotion-smollm2-135m"}
     assert running.environment(Settings()) == {}

@@ -73,7 +73,8 @@ def app(window: str, browser: str | None, settings: Settings) -> None:
         if webview:
             code = show([sys.executable, "-m", "toolkit.apps.window", page.url], page.process)
             if code != NO_WINDOW:
-                return _check(code)
+                _check(code)
+                return
         if program is None:
             raise no_window()
         with browser_command(program, page.url) as command:
@@ -116,7 +117,7 @@ def find_browser(named: str | None, environ: Mapping[str, str]) -> str | None:
     """The program of a browser that can open a window without tabs: the one that was named, else one that is found."""
     named = named or environ.get("EMOTION_LRM_BROWSER")
     if named:
-        return shutil.which(os.path.expanduser(named)) or named
+        return shutil.which(str(Path(named).expanduser())) or named
     places = [os.path.expandvars(place) for place in _PLACES.get(platform.system(), ())]
     found = (shutil.which(name, path=environ.get("PATH")) for name in _NAMES)
     return next((program for program in (*places, *found) if program and Path(program).is_file()), None)
@@ -133,7 +134,7 @@ def browser_command(program: str, url: str) -> Iterator[list[str]]:
         yield [
             program, f"--app={url}", f"--user-data-dir={profile}", f"--window-size={SIZE[0]},{SIZE[1]}",
             "--no-first-run", "--no-default-browser-check", "--disable-background-networking", "--disable-sync",
-            "--disable-component-update", "--disable-extensions", "--no-pings", "--password-store=basic",
+            "--disable-component-update", "--disable-extensions", "--no-pings", "--log-level=3", "--password-store=basic",
             "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
         ]  # fmt: skip
 

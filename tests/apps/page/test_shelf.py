@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -75,7 +74,7 @@ def test_what_was_prepared_is_what_is_borrowed(shelf: Shelf) -> None:
     assert all(step in ("", "loading") for _, _, step in seen)
 
 
-def test_a_model_that_does_not_load_fails_for_all_who_wait_and_is_tried_again(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_model_that_does_not_load_is_tried_again(shelf: Shelf) -> None:
     for _ in range(2):
         with pytest.raises(ModelError, match="There is no model 'missing'"), shelf.borrowed(named("missing")):
             pass

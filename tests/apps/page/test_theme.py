@@ -8,7 +8,8 @@ import pytest
 
 from toolkit.apps.page.theme import DARK, LIGHT, STYLE, theme_flags
 
-OWN = {name: (light, dark) for name, light, dark in re.findall(r"--([a-z]+): light-dark\((#\w+), (#\w+)\)", STYLE)}
+CSS = STYLE.read_text(encoding="utf-8")
+OWN = {name: (light, dark) for name, light, dark in re.findall(r"--([a-z]+): light-dark\((#\w+), (#\w+)\)", CSS)}
 
 
 def luminance(colour: str) -> float:
@@ -50,6 +51,6 @@ def test_bars_and_buttons_stand_out(dark: bool) -> None:
 
 
 def test_nothing_is_fetched_for_looks() -> None:
-    assert "url(" not in STYLE
-    assert "@import" not in STYLE
+    assert "url(" not in CSS
+    assert "@import" not in CSS
     assert not [flag for flag in theme_flags() if "://" in flag]

@@ -88,7 +88,8 @@ def licence_remark(name: str | None) -> str:
         return ""
     if "NC" not in shipped.licence.upper().split("-"):
         return ""
-    return f"This model learned from {' and '.join(shipped.datasets)}; its licence, {shipped.licence}, forbids commercial use."
+    learned = " and ".join(shipped.datasets)
+    return f"This model learned from {learned}; its licence, {shipped.licence}, forbids commercial use."
 
 
 def _card_of_shipped(name: str, file_type: str, shipped: ShippedModel) -> Card:

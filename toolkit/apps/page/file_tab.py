@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import PurePath
 from typing import Any
@@ -146,7 +147,7 @@ def _downloads(job: Job) -> None:
     with st.container(horizontal=True, key="downloads"):
         for form in FORMS:
             st.download_button(
-                f"Download {form.upper() if form != 'parquet' else 'Parquet'}", lambda form=form: job.result(form),
+                f"Download {form.upper() if form != 'parquet' else 'Parquet'}", partial(job.result, form),
                 f"{stem}-emotions.{form}", _MIME[form], on_click="ignore", key=f"download-{form}",
                 type="primary" if form == "csv" else "secondary",
             )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from pathlib import Path
 
 import streamlit as st
 
@@ -34,12 +35,12 @@ def show(settings: Settings, shelf: Shelf) -> None:
         offered.insert(0, current)
     name = st.selectbox("Model", offered, index=offered.index(current), key=_KEY, format_func=os.path.basename)
     if name == _FILE:
-        name = st.text_input("Path of the GGUF file", key="path", placeholder="/home/me/model.gguf").strip().strip('"')
+        name = st.text_input("Path of the GGUF file", key="path", placeholder="model.gguf").strip().strip('"')
         if not name:
             return
     with told():
         if name.lower().endswith(".gguf"):
-            name = os.path.abspath(os.path.expanduser(name))
+            name = str(Path(name).expanduser().absolute())
         elif os.sep in name:
             raise UsageError("That is no GGUF file.", "Give a path that ends with .gguf.")
         card = card_of(name)

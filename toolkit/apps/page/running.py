@@ -141,7 +141,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 def _whole(name: str, value: str) -> str:
     is_file = name in ("model", "adapter") and (value.endswith(".gguf") or os.sep in value)
-    return os.path.abspath(value) if is_file else value
+    return str(Path(value).absolute()) if is_file else value
 
 
 def _reachable(address: str) -> str:

@@ -1,4 +1,4 @@
-"""The page's server as a process of its own, which ends when its input does: with whoever started it, however they end."""
+"""The page's server as a process of its own, which ends with its input: when whoever started it ends, however."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class _Place:
 
     def close(self) -> None:
         """End the model, once it is loaded."""
-        self.loading.add_done_callback(lambda loading: loading.exception() or loading.result().close())
+        self.loading.add_done_callback(_close)
 
 
 class Shelf:
@@ -118,6 +118,11 @@ class Shelf:
                 del self._places[name]
         for _, place in closing:
             place.close()
+
+
+def _close(loading: Future[WorkerModel]) -> None:
+    if loading.exception() is None:
+        loading.result().close()
 
 
 def _loaded(place: _Place, progress: Progress) -> WorkerModel:
