@@ -96,7 +96,7 @@ def test_closing_the_window_ends_everything(window: Window) -> None:
     with opened(window) as process:
         assert window.health == "ok"
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", window.url)
-        assert "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1" in window.arguments
+        assert f"--proxy-server={desktop.NOWHERE}" in window.arguments
         assert Path(window.profile).is_dir()
         window.close()
         assert process.wait(30) == 0

@@ -190,6 +190,54 @@ def test_both_lenses_stand_side_by_side(visit: Visit, both_lenses_url: str) -> N
     expect(page.locator("article.reading .lens")).to_have_text("Reader’s lens")
 
 
+# Of the words of every element that can be seen, on the nearest ground that is painted: WCAG 2.1, level AA.
+FAINT = """() => {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
+  const rgba = colour => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return canvas.getImageData(0, 0, 1, 1).data;
+  };
+  const light = data => [0.2126, 0.7152, 0.0722].reduce((sum, weight, n) => {
+    const share = data[n] / 255;
+    return sum + weight * (share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4);
+  }, 0);
+  const ground = e => {
+    for (; e; e = e.parentElement) {
+      const data = rgba(getComputedStyle(e).backgroundColor);
+      if (data[3] > 250) return data;
+    }
+    return [255, 255, 255];
+  };
+  const faint = [];
+  for (const e of document.querySelectorAll(".stApp *")) {
+    const says = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    const box = e.getBoundingClientRect();
+    if (!says || !box.width || !e.checkVisibility({checkOpacity: true, checkVisibilityCSS: true})) continue;
+    const [one, other] = [light(rgba(getComputedStyle(e).color)), light(ground(e))].sort((a, b) => b - a);
+    const contrast = (one + 0.05) / (other + 0.05);
+    if (contrast < 4.5) faint.push(`${e.textContent.trim().slice(0, 40)}: ${contrast.toFixed(2)}`);
+  }
+  return faint;
+}"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_all_words_stand_out(visit: Visit, page_url: str, dark: bool) -> None:
+    page = visit(page_url, dark=dark)
+    page.wait_for_timeout(1000)  # colours fade in
+    assert page.evaluate(FAINT) == []
+    read(page, TEXT)
+    expect(page.locator("article.reading")).to_be_visible()
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(1000)
+    assert page.evaluate(FAINT) == []
+    for tab in ("File", "Model"):
+        page.get_by_role("tab", name=tab).click()
+        page.mouse.move(0, 0)
+        page.wait_for_timeout(1000)
+        assert page.evaluate(FAINT) == []
+
+
 def test_dark_and_light_follow_the_system(visit: Visit, page_url: str) -> None:
     brightness = {}
     for dark in (False, True):

@@ -21,6 +21,7 @@ from toolkit.settings import Settings, is_quiet, model_options
 
 LOOK_EVERY = 0.2  # seconds
 SIZE = (1100, 860)
+NOWHERE = "127.0.0.1:9"  # a port on which nothing listens
 NO_WINDOW = 3  # what toolkit.apps.window ends with where pywebview finds nothing to draw with
 
 _NAMES = (
@@ -127,15 +128,15 @@ def find_browser(named: str | None, environ: Mapping[str, str]) -> str | None:
 def browser_command(program: str, url: str) -> Iterator[list[str]]:
     """How to open the window, with a profile of its own that is deleted afterwards.
 
-    With a profile of its own the program ends with its window, whatever other windows of it are open. It resolves no
-    name of any host, so that nothing that a browser does by itself reaches a network.
+    With a profile of its own the program ends with its window, whatever other windows of it are open. For all but this
+    machine it goes through a proxy that is not there, so that nothing that a browser does by itself reaches a network.
     """
     with tempfile.TemporaryDirectory(prefix="emotion-lrm-window-", ignore_cleanup_errors=True) as profile:
         yield [
             program, f"--app={url}", f"--user-data-dir={profile}", f"--window-size={SIZE[0]},{SIZE[1]}",
             "--no-first-run", "--no-default-browser-check", "--disable-background-networking", "--disable-sync",
-            "--disable-component-update", "--disable-extensions", "--no-pings", "--log-level=3", "--password-store=basic",
-            "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+            "--disable-component-update", "--disable-extensions", "--no-pings", "--log-level=3",
+            "--password-store=basic", f"--proxy-server={NOWHERE}",
         ]  # fmt: skip
 
 
