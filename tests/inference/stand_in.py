@@ -45,6 +45,8 @@ def load(wanted: dict[str, Any], progress: Callable[[int, int, str], None]) -> S
             raise ModelError(f"{wanted['adapter']} with {wanted['threads']} threads", "")
         case "surprise":
             raise ZeroDivisionError("by zero")
+        case "sleepy":
+            time.sleep(1)
         case "stillborn":
             os.abort()
         case str() as name if name.startswith("once:"):  # dies while loading for the second time
@@ -90,8 +92,10 @@ class StandIn:
     def _analysis(self, text: str, reasoning: str, lens: Lens, taxonomy: str, mode: str) -> Analysis:
         labels = load_taxonomy(taxonomy).labels
         scores = {label: 1.0 / len(labels) for label in labels}
+        native = load_taxonomy(lens.native).labels
+        fine = labels[0] if labels[0] in native else native[0]
         return Analysis(
-            text, lens, taxonomy, mode, labels[0], labels[0], scores[labels[0]], False, (labels[0],), scores, 1.0, 0.0,
+            text, lens, taxonomy, mode, labels[0], fine, scores[labels[0]], False, (labels[0],), scores, 1.0, 0.0,
             reasoning, (), self.name,
         )  # fmt: skip
 
