@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -212,36 +212,72 @@ def test_a_killed_node_costs_no_row(nodes: Any, settings: Settings, tmp_path: Pa
     assert psutil.wait_procs(killer.engines, timeout=20)[1] == []
 
 
+def listening(processes: Iterable[psutil.Process]) -> set[tuple[int, str]]:
+    """Processes and the addresses at which they listen."""
+    return {
+        (process.pid, connection.laddr.ip.removeprefix("::ffff:"))
+        for process in processes
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
 def test_a_cluster_of_this_machine_keeps_to_itself(shallow: Path, tmp_path: Path) -> None:
     """Nothing of it listens on the network, and nothing of it is left."""
     from toolkit.apps.cluster.pool import cluster
 
-    before = set(psutil.Process().children(recursive=True))
+    me = psutil.Process()
+    before = {me, *me.children(recursive=True)}
+    heard = listening(before)
     with cluster("local", 1) as ray:
-        started = set(psutil.Process().children(recursive=True)) - before
-        heard = {
-            connection.laddr.ip
-            for process in started
-            for connection in process.net_connections()
-            if connection.status == psutil.CONN_LISTEN
-        }
         assert processors_of(ray) == 1
         source, out = write_rows(tmp_path / "in.jsonl", 5), tmp_path / "out.csv"
         assert main(["batch", str(source), "-o", str(out), "--engine", "ray", "--model", str(shallow), "-q"]) == 0
-    assert heard
-    assert heard <= {"127.0.0.1", "::1"}
+        started = set(me.children(recursive=True)) - before
+        addresses = {address for _, address in listening({me, *started}) - heard}
+    assert addresses == {"127.0.0.1"}
     assert psutil.wait_procs(started, timeout=30)[1] == []
     assert len(out.read_text(encoding="utf-8").splitlines()) == 6
 
 
-def test_no_ray_is_one_sentence(monkeypatch: pytest.MonkeyPatch, settings: Settings, tmp_path: Path) -> None:
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation without the extra."""
     for name in [name for name in sys.modules if name == "ray" or name.startswith("ray.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ray", None)
-    source = write_rows(tmp_path / "in.jsonl", 1)
-    with pytest.raises(UsageError, match="needs the package ray") as caught:
-        batch_on_ray(str(source), str(tmp_path / "o.jsonl"), settings)
-    assert caught.value.hint == 'pip install "emotion-lrm[ray]"'
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_no_ray_is_one_sentence(shallow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["batch", str(write_rows(tmp_path / "in.jsonl", 1)), "--model", str(shallow), "--mode", "fast"]
+    assert main([*asked, "-o", str(tmp_path / "o.jsonl"), "--engine", "ray"]) == 2
+    assert "needs the package ray" in (told := capsys.readouterr().err)
+    assert 'pip install "emotion-lrm[ray]"' in told
+    assert main([*asked, "-o", str(tmp_path / "o.jsonl"), "-q"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("-o", "parts/"), "written by the engine ray"),
+        (("-o", "o.jsonl", "--address", "auto"), "--address is for the engine ray"),
+        (("-o", "o.jsonl", "--engine", "ray", "--report", "r"), "writes no report"),
+        (("-o", "s3://bucket/o.jsonl", "--engine", "ray"), "OUTPUT is no path"),
+        (("-o", "o.txt", "--engine", "ray"), "does not say its form"),
+    ],
+)
+def test_what_an_engine_cannot_do_is_said_at_once(
+    words: tuple[str, ...],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["batch", str(write_rows(tmp_path / "in.jsonl", 1)), *words]) == 2
+    assert told in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
 # Without a cluster

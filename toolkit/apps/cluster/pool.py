@@ -109,23 +109,46 @@ def cluster(address: str | None, processors: int | None) -> Iterator[Any]:
 
     Raises:
         UsageError: where no cluster answers at the address.
+        EmotionLRMError: where none starts on this machine.
     """
     ray = import_ray()
     if ray.is_initialized():
         yield ray
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    options = _of_this_machine(processors) if address == "local" else {}
     try:
         with _hushed():
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        told = _first_line(error)
-        raise UsageError(f"No Ray cluster answers at {address}: {told}", "Start one: ray start --head") from None
+            if address == "local":
+                _start(ray, processors or available_threads())
+            else:
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # Ray raises that, and of every other kind
+        if address == "local":
+            raise EmotionLRMError(f"Ray did not start: {_first_line(error)}", "Try again, or --engine local.") from None
+        told = f"No Ray cluster answers at {address}: {_first_line(error)}"
+        raise UsageError(told, "Start one: ray start --head") from None
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, processors: int) -> None:
+    """Start a cluster of this machine; nothing of it listens on the network."""
+    # What Ray does by itself on macOS and Windows. Elsewhere it takes even the address 127.0.0.1 for the public one.
+    constants = ray._private.ray_constants
+    kept, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
+    try:
+        ray.init(
+            "local",
+            num_cpus=processors,
+            object_store_memory=_SMALL_STORE,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    finally:
+        constants.ENABLE_RAY_CLUSTER = kept
 
 
 @contextmanager
@@ -140,15 +163,6 @@ def _hushed() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def _of_this_machine(processors: int | None) -> dict[str, Any]:
-    return {
-        "num_cpus": processors or available_threads(),
-        "object_store_memory": _SMALL_STORE,
-        "include_dashboard": False,
-        "_node_ip_address": "127.0.0.1",  # nothing listens on the network
-    }
 
 
 def processors_of(ray: Any) -> int:
