@@ -55,7 +55,8 @@ def test_the_tab_key_completes_commands_options_values_and_files(terminal: Any) 
 
 def candidates(*words: str) -> list[str]:
     """What a shell is offered for the last of ``words``."""
-    return [item.value for item in ShellComplete(cli, {}, "emotion-lrm", "_X").get_completions([*words[:-1]], words[-1])]
+    *before, last = words
+    return [item.value for item in ShellComplete(cli, {}, "emotion-lrm", "_X").get_completions(before, last)]
 
 
 def test_every_command_is_offered() -> None:
@@ -82,7 +83,7 @@ def test_an_unknown_shell_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> 
     assert "'bash', 'zsh', 'fish'" in capsys.readouterr().err
 
 
-def test_the_answer_to_the_shell_is_not_lost(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_answer_to_the_shell_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_EMOTION_LRM_COMPLETE", "bash_complete")
     monkeypatch.setenv("COMP_WORDS", "emotion-lrm doc")
     monkeypatch.setenv("COMP_CWORD", "1")
