@@ -179,8 +179,8 @@ class TransformersEngine:
         while True:
             ids = torch.tensor([pending], device=self.model.device)
             with torch.inference_mode():
-                out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache = out.past_key_values
+                out = self.model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1)
+            cache = out.cache
             token = next_token(writer, out.logits[0, -1].float().cpu().numpy(), self.pieces)
             if token < 0 or writer.done or writer.exhausted():
                 return writer.finish()

@@ -21,9 +21,9 @@ def train(config: Path, overrides: tuple[str, ...], source: Path | None, resume:
     """Fine-tune an adapter as CONFIG says.
 
     \b
-    emotion-lrm train models/configs/author-labels.yaml
-    emotion-lrm train models/configs/author-labels.yaml --set epochs=2 --set out=models/runs/longer
-    emotion-lrm train models/configs/author-labels.yaml --resume
+    emotion-lrm train models/configs/author/1-labels.yaml
+    emotion-lrm train models/configs/author/1-labels.yaml --set epochs=2 --set out=models/runs/longer
+    emotion-lrm train models/configs/author/1-labels.yaml --resume
     """
     from toolkit.training.config import TrainConfig
 

@@ -30,11 +30,12 @@ class LensData(Config):
 
 
 class SampleData(Config):
-    """A file of our own texts with label and reasoning, through the lenses that it is learned through."""
+    """A file of our own texts with their labels, some with reasoning, and the lenses that it is learned through."""
 
     file: Path
     lenses: tuple[Lens, ...] = (Lens.AUTHOR,)
     limit: int | None = Field(None, description="take the first texts only")
+    labels_only: bool = Field(False, description="learn the labels, leave the reasoning out")
     repeats: int = Field(1, ge=1)
 
 

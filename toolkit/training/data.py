@@ -44,13 +44,19 @@ def load_dev(config: TrainConfig, source: Path | None) -> list[Example]:
 
 
 def load_samples(samples: SampleData) -> list[Example]:
-    """The first ``limit`` texts of a samples file through each of its lenses, ``repeats`` times."""
+    """The first ``limit`` texts of a samples file through each of its lenses, ``repeats`` times.
+
+    A text without reasoning teaches its label alone.
+    """
     lines = samples.file.read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines[: samples.limit]]
     found = []
     for lens in samples.lenses:
         label, reasoning = _SAMPLE_KEYS[lens]
-        found += [Example(r["text"], (r[label],), lens, r["id"], reasoning=r[reasoning]) for r in rows]
+        found += [
+            Example(r["text"], (r[label],), lens, r["id"], reasoning=None if samples.labels_only else r.get(reasoning))
+            for r in rows
+        ]
     return found * samples.repeats
 
 
