@@ -12,13 +12,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 import click
 from pydantic_core import PydanticUndefined
 
-from toolkit.base import BaseModelConfig
+from toolkit.base import BaseModelConfig, GGUFSource
 from toolkit.cli import cli
 from toolkit.config import Config
 from toolkit.contract.lens import Lens
@@ -30,7 +32,10 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 PART = re.compile(r"(<!-- generated: (\S+)(?: ([^\n]*))? -->\n).*?(<!-- end -->)", re.DOTALL)
 COARSER = ("ekman", "sentiment", "shared10")
-CONFIGS: tuple[type[Config], ...] = (TrainConfig, LoraSettings, DataSettings, LensData, SampleData, BaseModelConfig)
+_WORDS = {bool: "true or false", float: "number", int: "whole number", NoneType: "null", Path: "path", str: "text"}
+CONFIGS: tuple[type[Config], ...] = (
+    TrainConfig, LoraSettings, DataSettings, LensData, SampleData, BaseModelConfig, GGUFSource,
+)  # fmt: skip
 
 
 def pages() -> list[Path]:
@@ -148,6 +153,13 @@ def _meaning(option: click.Option) -> str:
     return told.strip()
 
 
+def chat_help(_: str) -> str:
+    """What `/help` says in the chat."""
+    from toolkit.apps.chat import HELP
+
+    return f"```text\n{HELP.strip()}\n```"
+
+
 # Settings and configuration files
 
 
@@ -167,30 +179,37 @@ def config_tables(_: str) -> str:
 
 
 def _config_table(config: type[Config]) -> Iterator[str]:
-    yield f"#### {config.__name__}\n\n{(config.__doc__ or '').splitlines()[0].replace('``', '`')}\n"
+    yield f"### {config.__name__}\n\n{(config.__doc__ or '').splitlines()[0].replace('``', '`')}\n"
     yield "| key | type | default | meaning |\n|---|---|---|---|"
     for key, field in config.model_fields.items():
         default = _default(field.get_default(call_default_factory=True, validated_data={}))
-        yield f"| `{key}` | {_kind(field.annotation)} | {default} | {field.description or ''} |"
+        yield f"| `{key}` | {_kind(field.annotation)} | {default} | {(field.description or '').replace('<', '&lt;')} |"
 
 
 def _default(value: Any) -> str:
     if value is PydanticUndefined:
         return "required"
     if isinstance(value, Config):
-        return f"see {type(value).__name__}"
+        return "its own"
     if isinstance(value, tuple):
         return f"`[{', '.join(map(str, value))}]`"
     return "`null`" if value is None else f"`{value}`"
 
 
 def _kind(annotation: Any) -> str:
-    """A type in words that YAML knows."""
-    told = getattr(annotation, "__name__", "") if isinstance(annotation, type) else str(annotation)
-    told = re.sub(r"\b(?:\w+\.)+(?=\w)", "", told).replace("Literal", "").replace("tuple", "list")
-    told = told.replace("NoneType", "null").replace("None", "null").replace(", ...", "")
-    told = re.sub(r"^\[(.*?)\]", lambda found: found[1].replace("'", "").replace(", ", " | "), told)
-    return " or ".join(f"`{part.strip()}`" for part in told.split("|"))
+    """A type in words that somebody who writes YAML knows."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{value}`" for value in inner)
+    if get_origin(annotation) is tuple:
+        return f"list of {_kind(inner[0])}"
+    if inner:
+        return " or ".join(_kind(part) for part in inner)
+    if issubclass(annotation, StrEnum):
+        return " or ".join(f"`{member}`" for member in annotation)
+    if issubclass(annotation, Config):
+        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+    return _WORDS[annotation]
 
 
 def shipped_file(name: str) -> str:
@@ -229,10 +248,10 @@ def output(command: str) -> str:
 
 
 def picture(argument: str) -> str:
-    """An SVG of the panels that a text gets, on a terminal of 84 columns; ``argument`` is ``FILE TEXT``."""
-    name, _, text = argument.partition(" ")
-    draw_panel(text, DOCS / "images" / name)
-    return f"![The terminal after emotion-lrm {text}](docs/images/{name})"
+    """An SVG of the panel that a text gets on a terminal; ``argument`` is its path from the page, and the text."""
+    path, _, text = argument.partition(" ")
+    draw_panel(text, DOCS / "images" / Path(path).name)
+    return f'![What a terminal shows after: emotion-lrm "{text}"]({path})'
 
 
 def draw_panel(text: str, path: Path) -> None:
@@ -256,6 +275,7 @@ def draw_panel(text: str, path: Path) -> None:
 
 PARTS = {
     "commands": commands,
+    "chat-help": chat_help,
     "model-options": model_settings,
     "settings": settings_table,
     "configs": config_tables,
