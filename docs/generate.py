@@ -1,8 +1,8 @@
 """Write the parts of the documentation that follow from code and data: ``python docs/generate.py``.
 
-A page marks such a part with ``<!-- generated: NAME -->`` and ``<!-- end -->``; a test holds the pages against the code.
-With ``--examples`` the commands that pages show are run anew with the default model: what they print goes into parts
-named ``output of COMMAND``, and as ``picture of COMMAND`` into the SVG that the page shows there.
+A page marks such a part with ``<!-- generated: NAME -->`` and ``<!-- end -->``; a test holds the pages against the
+code. With ``--examples`` what pages show of the default model is made anew too: what a command prints, in parts named
+``output COMMAND``, and the panel of a text on a terminal, ``picture FILE TEXT``.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def commands(_: str) -> str:
 
 @click.command()
 @model_options
-def _any_model_command(settings: Settings) -> None:  # noqa: ARG001
+def _any_model_command(settings: Settings) -> None:
     """A command that has the options of a model and no others."""
 
 
@@ -96,7 +96,7 @@ def _section(
 ) -> Iterator[str]:
     yield f"{'##' if ctx.parent is root else '###'} {ctx.command_path}"
     if not isinstance(command, click.Group):
-        yield f"    {ctx.command_path} {' '.join(command.collect_usage_pieces(ctx))}"
+        yield f"`{ctx.command_path} {' '.join(command.collect_usage_pieces(ctx))}`"
     yield from _paragraphs(inspect.cleandoc(command.help or ""))
     own = [param for param in command.params if isinstance(param, click.Option) and not shared[""] & {*param.opts}]
     model = shared["options-of-a-model"]
