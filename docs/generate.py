@@ -136,7 +136,8 @@ def _values(option: click.Option) -> str:
     if isinstance(option.type, click.Choice):
         return " ".join(f"`{choice}`" for choice in option.type.choices)
     named = {"integer range": "N", "float range": "X", "integer": "N", "text": "TEXT"}
-    return f"`{option.metavar or named.get(option.type.name, option.type.name.upper())}`"
+    metavar = option.metavar or named.get(option.type.name, option.type.name.upper())
+    return " or ".join(f"`{part}`" for part in metavar.split("|"))
 
 
 def _meaning(option: click.Option) -> str:

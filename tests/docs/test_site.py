@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -64,8 +68,25 @@ def test_the_site_holds_what_it_promises(site: Path) -> None:
     assert not list(site.rglob("*.py"))
 
 
+@pytest.fixture
+def address(site: Path) -> Iterator[str]:
+    """Where the site is served on this machine."""
+    serve = functools.partial(QuietHandler, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files without a log."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 @pytest.mark.browser
-def test_a_browser_asks_nobody_else(site: Path) -> None:
+def test_a_browser_asks_nobody_else_and_finds_what_is_searched_for(site: Path, address: str) -> None:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -74,8 +95,11 @@ def test_a_browser_asks_nobody_else(site: Path) -> None:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         for path in sorted(site.rglob("*.html")):
-            page.goto(path.as_uri())
-            page.wait_for_load_state("networkidle")
+            page.goto(f"{address}/{path.relative_to(site).as_posix()}")
+        page.goto(f"{address}/index.html")
+        page.get_by_role("textbox", name="Search").fill("abstain")
+        page.get_by_role("link", name="Abstaining").first.click()
+        page.wait_for_url("**/probabilities.html*")
         browser.close()
-    assert asked
-    assert not [address for address in asked if not address.startswith(("file:", "data:", "blob:"))]
+    assert len(asked) > 100
+    assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]

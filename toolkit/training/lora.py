@@ -116,6 +116,8 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Label loss and top-1 accuracy on the dev rows: a label counts as right if it is among the gold labels."""
+        if not self.dev:
+            return {}
         self.model.eval()
         loss, right, count = 0.0, 0, 0
         for rows in bucketed_batches(self.dev, self.config.batch_size, 0):
