@@ -35,8 +35,11 @@ SOME_ROWS_FAILED = 3
 
 
 @click.command()
-@click.argument("source", metavar="INPUT")
-@click.option("-o", "--output", required=True, metavar="OUTPUT", help="A .jsonl, .csv or .parquet file, or a folder/.")
+@click.argument("source", type=click.Path(), metavar="INPUT")
+@click.option(
+    "-o", "--output", type=click.Path(), required=True, metavar="OUTPUT",
+    help="A .jsonl, .csv or .parquet file, or a folder/.",
+)  # fmt: skip
 @click.option("--text-column", metavar="C", help="Name or number of the column with the texts.  [default: guessed]")
 @click.option("--id-column", metavar="C", help="Name or number of the column with the ids.  [default: id]")
 @click.option("--format", "form", type=click.Choice(FORMS), help="The form of INPUT.  [default: by name and content]")
