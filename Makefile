@@ -1,10 +1,10 @@
 # The few things people do here. Inside a virtual environment; `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help install test quick soak scale browser lint format types check reference examples docs docs-serve clean
+.PHONY: help install test quick soak scale browser screenshots lint format types check reference examples docs docs-serve clean
 
 help:  ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install:  ## install the checkout itself (editable) with all that the tests need
 	python -m pip install --editable ".[dev]"
@@ -22,7 +22,10 @@ scale:  ## very large inputs and models
 	pytest -m scale
 
 browser:  ## the page in a real headless Chromium
-	pytest -m browser
+	pytest -m browser tests/browser
+
+screenshots:  ## take the pictures of the page anew
+	python docs/screenshots.py
 
 lint:  ## check style and formatting
 	ruff check .

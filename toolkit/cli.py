@@ -28,6 +28,8 @@ COMMANDS = {
     "convert": ("toolkit.apps.conversion:convert", "Merge, write GGUF, quantize, verify, export, bundle."),
     "bench": ("toolkit.apps.bench:bench", "Measure the speed of this machine against the ordinary way."),
     "serve": ("toolkit.apps.serve:serve", "Answer over HTTP: texts in, readings out as JSON."),
+    "ui": ("toolkit.apps.ui:ui", "Show a page: write a text or give a file, and see how it is read."),
+    "app": ("toolkit.apps.desktop:app", "Show the page in a window of its own; closing the window ends everything."),
     "models": ("toolkit.apps.models:models", "See and remove the models on this machine."),
     "doctor": ("toolkit.apps.doctor:doctor", "Check this installation: packages, processor, model, memory, disk."),
     "completion": ("toolkit.apps.completion:completion", "Print the script that makes SHELL complete emotion-lrm."),

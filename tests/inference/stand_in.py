@@ -45,6 +45,8 @@ def load(wanted: dict[str, Any], progress: Callable[[int, int, str], None]) -> S
             raise ModelError(f"{wanted['adapter']} with {wanted['threads']} threads", "")
         case "surprise":
             raise ZeroDivisionError("by zero")
+        case "sleepy":
+            time.sleep(1)
         case "stillborn":
             os.abort()
         case str() as name if name.startswith("once:"):  # dies while loading for the second time
@@ -73,6 +75,14 @@ class StandIn:
                 batch = []
         yield from self._read(batch, lens, taxonomy, mode)
 
+    def analyze_in_slices(self, text: str, *, lens: Lens, taxonomy: str, mode: str) -> Iterator[Analysis | None]:
+        """The analysis after a slice for every word but the first; each takes as long as the first word says."""
+        pause, *words = text.split()
+        for _ in words:
+            time.sleep(float(pause))
+            yield None
+        yield self._analysis(text, f"Read in {len(words)} slices.", lens, taxonomy, mode)
+
     def _read(self, batch: list[str], lens: Lens, taxonomy: str, mode: str) -> Iterator[Analysis]:
         for text in batch:
             obey(text)
@@ -82,8 +92,10 @@ class StandIn:
     def _analysis(self, text: str, reasoning: str, lens: Lens, taxonomy: str, mode: str) -> Analysis:
         labels = load_taxonomy(taxonomy).labels
         scores = {label: 1.0 / len(labels) for label in labels}
+        native = load_taxonomy(lens.native).labels
+        fine = labels[0] if labels[0] in native else native[0]
         return Analysis(
-            text, lens, taxonomy, mode, labels[0], labels[0], scores[labels[0]], False, (labels[0],), scores, 1.0, 0.0,
+            text, lens, taxonomy, mode, labels[0], fine, scores[labels[0]], False, (labels[0],), scores, 1.0, 0.0,
             reasoning, (), self.name,
         )  # fmt: skip
 

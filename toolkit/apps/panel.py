@@ -86,7 +86,7 @@ def bar(share: float, width: int) -> str:
 
 def _body(analysis: Analysis, width: int, marked: bool) -> Iterator[Text]:
     yield _heading(analysis)
-    yield from (Text(note, style="dim") for note in _notes(analysis))
+    yield from (Text(note, style="dim") for note in notes(analysis))
     yield Text()
     yield from _bars(analysis, width)
     yield Text()
@@ -105,7 +105,8 @@ def _heading(analysis: Analysis) -> Text:
     return Text.assemble((name, f"bold {hue(analysis)}"), ("   ", ""), (share, "bold"))
 
 
-def _notes(analysis: Analysis) -> Iterator[str]:
+def notes(analysis: Analysis) -> Iterator[str]:
+    """What else is to be said of a reading, a line each."""
     if analysis.fine_emotion != analysis.emotion:
         yield f"more exactly: {analysis.fine_emotion}"
     others = [label for label in analysis.emotions if label != analysis.emotion]
@@ -135,8 +136,7 @@ def highlight(text: str, evidence: Sequence[str], colour: str, marked: bool) -> 
     A long text is shown as an excerpt around the first evidence, which says how much is left out.
     """
     spans = evidence_spans(text, evidence)
-    begin = _excerpt_start(text, spans[0][0]) if spans and spans[0][1] > EXCERPT else 0
-    end = min(len(text), begin + EXCERPT)
+    begin, end = window(text, spans)
     result = Text("… " if begin else "")
     position = begin
     for start, stop in [*(span for span in spans if span[1] <= end), (end, end)]:
@@ -147,6 +147,12 @@ def highlight(text: str, evidence: Sequence[str], colour: str, marked: bool) -> 
     if end - begin < len(text):
         result.append(f" … ({len(text):,} characters in all)", style="dim")
     return result
+
+
+def window(text: str, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Where the part of a long text that is shown begins and ends: around the first evidence."""
+    begin = _excerpt_start(text, spans[0][0]) if spans and spans[0][1] > EXCERPT else 0
+    return begin, min(len(text), begin + EXCERPT)
 
 
 def evidence_spans(text: str, evidence: Sequence[str]) -> list[tuple[int, int]]:

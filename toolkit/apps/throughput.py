@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.inference.abi import check_abi
-from toolkit.inference.engine import ACTIVE, available_threads
 from toolkit.inference.native import NativeContext, NativeModel
+from toolkit.inference.tuning import Tuning, available_threads
 
 PROMPT_TOKENS, WRITTEN_TOKENS = 30, 40
 """Tokens of a typical text with its prompt, and of its reasoning: what ``Throughput.texts`` reckons with."""
 
+ACTIVE = Tuning().active
 _EACH, _STEPS = 16, 8  # tokens that each sequence starts with, and tokens that it writes
 _TEXT = "The quick brown fox jumps over the lazy dog, and it is glad that it did. "
 

@@ -118,6 +118,16 @@ class EmotionModel:
         """
         return self._analyze(texts, check_wish(lens, taxonomy, mode, self.lenses, self.name))
 
+    def analyze_in_slices(
+        self, text: str, *, lens: Lens | str = Lens.AUTHOR, taxonomy: str | None = None, mode: str = "explain"
+    ) -> Iterator[Analysis | None]:
+        """Read one long text: None after each forward pass, so that others can be read in between; then the analysis.
+
+        Errors as for :meth:`analyze`.
+        """
+        wish = check_wish(lens, taxonomy, mode, self.lenses, self.name)
+        return self._in_slices(refuse_empty(text), wish)
+
     @property
     def noise_line(self) -> float | None:
         """What two models of one lens rarely differ by; None where that was not measured."""
@@ -171,6 +181,20 @@ class EmotionModel:
 
         for text, done in zip(kept, self.engine.explain(read, lens, choose), strict=True):
             yield self._analysis(text, done.reading, lens, taxonomy, done.reasoning)
+
+    def _in_slices(self, text: str, wish: Wish) -> Iterator[Analysis | None]:
+        if not isinstance(self.engine, Engine):
+            yield from self._analyze([text], wish)
+            return
+        for survey in self.engine.survey(text, wish.lens):
+            if survey is None:
+                yield None
+            elif wish.mode == "fast":
+                yield self._analysis(text, survey.reading, wish.lens, wish.taxonomy, None)
+            else:
+                label = self._decide(survey.reading.posterior, wish.lens, wish.taxonomy)[2]
+                done = next(self.engine.explain([survey.clearest(label)], wish.lens, lambda _: label))  # noqa: B023
+                yield self._analysis(text, done.reading, wish.lens, wish.taxonomy, done.reasoning)
 
     def _calibrated(self, posterior: np.ndarray, lens: Lens) -> np.ndarray:
         return apply_temperature(posterior, self.calibration.of(lens).temperature)

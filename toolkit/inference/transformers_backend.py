@@ -27,7 +27,7 @@ from toolkit.contract.trie import build_trie
 from toolkit.errors import ModelError, UsageError
 from toolkit.inference import store
 from toolkit.inference.calibration import parse_calibration
-from toolkit.inference.engine import BATCH, Choose, Explained, Reading
+from toolkit.inference.engine import LONGEST, Choose, Explained, Reading
 from toolkit.inference.model import EmotionModel
 from toolkit.inference.posterior import pool_windows, trie_posterior
 from toolkit.inference.reasoning import ReasoningWriter, next_token
@@ -90,12 +90,12 @@ class TransformersEngine:
         context_window: the most tokens of prompt and answer; a longer text is read in overlapping windows.
     """
 
-    def __init__(self, model: Any, tokenizer: TransformersTokenizer, context_window: int = BATCH) -> None:
+    def __init__(self, model: Any, tokenizer: TransformersTokenizer, context_window: int = LONGEST) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.frames = {lens: frame_for(tokenizer, lens) for lens in Lens}
         self.tries = {lens: build_trie(tokenizer, load_taxonomy(lens.native).labels) for lens in Lens}
         self.pieces = tokenizer.pieces(model.get_input_embeddings().weight.shape[0])
-        self._window = min(context_window, BATCH) - max(map(self._overhead, Lens))
+        self._window = min(context_window, LONGEST) - max(map(self._overhead, Lens))
 
     def close(self) -> None:
         """Free the weights."""
@@ -232,7 +232,7 @@ def load_unmerged(model: str | None = None, *, threads: int | None = None, gpu: 
 def _find(model: str | None) -> tuple[Path, str, tuple[Lens, ...], int]:
     """Adapter folder, name, lenses (none where its calibration has to tell) and context window."""
     if model and Path(model).is_dir():
-        return Path(model), Path(model).resolve().name, (), BATCH
+        return Path(model), Path(model).resolve().name, (), LONGEST
     if model and model.endswith(".gguf"):
         raise UsageError(
             f"The backend transformers does not read {model}.", "Give an adapter's folder, or a shipped model's name."

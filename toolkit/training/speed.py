@@ -139,8 +139,6 @@ def _plain_rate(trainer: Any, steps: int) -> float:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the file.")
 @click.option("--source", type=click.Path(file_okay=False, path_type=Path), help="Folder with the corpora.")
 @click.option("--rows", type=click.IntRange(1), default=2000, show_default=True, help="Examples to draw batches from.")
-    "--rows", type=click.IntRange(1), default=2000, show_default=True, help="Examples to choose batches from."
-)
 @click.option("--steps", type=click.IntRange(1), default=6, show_default=True, help="Steps of a round.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 def main(config: Path, overrides: tuple[str, ...], source: Path | None, rows: int, steps: int, rounds: int) -> None:
