@@ -114,7 +114,7 @@ def evaluate(
     emotion-lrm evaluate echo-room --epochs 1
     emotion-lrm evaluate identity-terms
     """
-    if report:
+    if report and protocol != ABLATIONS:
         from toolkit.evaluation.plots import prepare_folder
 
         prepare_folder(report)
@@ -206,7 +206,7 @@ def _with_baselines(judged: Judged, rows: Rows, source: Path | None) -> Judged:
     from toolkit.evaluation.baselines import figures, judge_baselines
 
     with Progress() as progress:
-        found = judge_baselines(rows, source, _kept(), _say, progress)
+        found = judge_baselines(rows, source, _kept(), _tell, progress)
     told = {name: one and figures(one.evaluation) for name, one in found.items()}
     return replace(judged, evaluation=replace(judged.evaluation, baselines=told))
 
@@ -216,17 +216,16 @@ def _echo_room(source: Path | None, limit: int | None, report: Path | None, as_j
     from toolkit.evaluation.table import print_echo_room
 
     tasks = [agreed_task(source)]
-    for line in tasks[0].missing:
-        _say(line)
     try:
         tasks.append(per_rater_task(source))
     except DataError as error:
-        _say(f"{error} The per-rater variant is left out.")
         tasks[0].missing.append(f"{error} The per-rater variant is left out.")
+    for line in tasks[0].missing:
+        _tell(line)
     found = []
     for task in tasks:
         with Progress() as progress:
-            found.append(run_task(task, _kept(), _say, progress, limit=limit, **budget))
+            found.append(run_task(task, _kept(), _tell, progress, limit=limit, **budget))
     told = [outcome.to_dict() for outcome in found]
     if as_json:
         click.echo(json.dumps(told[0] | {"per_rater": told[1] if len(told) > 1 else None}, ensure_ascii=False))
@@ -273,6 +272,11 @@ def _kept() -> Path:
     from toolkit.inference.store import models_folder
 
     return models_folder().parent / "trained"
+
+
+def _tell(line: str) -> None:
+    """What is to be known of the result, or of hours to come, with ``-q`` too."""
+    click.echo(line, err=True)
 
 
 def _say(line: str) -> None:

@@ -82,7 +82,7 @@ def _beside(evaluation: Evaluation) -> Table:
         table.add_column(heading, justify="right")
     for name, one in {evaluation.model: evaluation.to_dict(), **evaluation.baselines}.items():
         figures = [f"{one[key]:.3f}" for key in ("accuracy", "macro_f1", "weighted_f1")] if one else ["–"] * 3
-        table.add_row(name, *figures, f"{one['texts_per_second']:,.1f}" if one else "–")
+        table.add_row(name, *figures, f"{one['texts_per_second']:,.0f}" if one else "–")
     return table
 
 
