@@ -104,10 +104,8 @@ class AnswerWriter:
     def step(self) -> dict[int, Explained]:
         """One forward pass for all sequences; returns those that it finished, by number."""
         for slot in self._slots:
-            last = len(slot.pending) - 1
-            for i, token in enumerate(slot.pending):
-                slot.row = self.context.add(token, slot.position + i, [slot.sequence], want_logits=i == last)
-            slot.position += last + 1
+            slot.row = self.context.add(slot.pending, slot.position, [slot.sequence], want_logits=True)
+            slot.position += len(slot.pending)
         self.context.decode()
         finished = {}
         for slot in tuple(self._slots):
