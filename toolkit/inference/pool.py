@@ -68,10 +68,17 @@ class Pool:
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def enqueue(self, text: str, wish: Wish, timeout: float | None, caller: Hashable) -> Future[Analysis]:
-        """Hand a request, for which there is room, to the thread of the workers."""
+    def enqueue(
+        self, text: str, wish: Wish, timeout: float | None, caller: Hashable,
+        told: Callable[[Analysis], object] | None = None,
+    ) -> Future[Analysis]:  # fmt: skip
+        """Hand a request, for which there is room, to the thread of the workers.
+
+        Args:
+            told: hears there what the analysis is so far; must not wait or fail.
+        """
         future: Future[Analysis] = Future()
-        job = Job(Request(next(self._numbers), text, wish), future, caller)
+        job = Job(Request(next(self._numbers), text, wish, told is not None), future, caller, told=told)
         future.add_done_callback(lambda _: self._forget(job))
         with self._lock:
             ended = self._ended
