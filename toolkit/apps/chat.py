@@ -183,7 +183,7 @@ class Talk:
 
     def _history(self) -> None:
         self._last()
-        for line in self.conversation.history():
+        for line in self.conversation.history(self._width()):
             self._say(line)
         self._mood()
 

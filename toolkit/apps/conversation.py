@@ -71,9 +71,10 @@ class Conversation:
         else:
             raise UsageError(f"{path.name} does not say its form.", "End it with .md or .jsonl.")
 
-    def history(self) -> list[str]:
-        """One line a message: its number, what each lens saw, and its beginning."""
-        return [f"{number:>3}  {_headline(turn)}  {excerpt(turn.text)}" for number, turn in enumerate(self.turns, 1)]
+    def history(self, width: int) -> list[str]:
+        """One line a message, of so many columns: its number, what each lens saw, and its beginning."""
+        heads = [f"{number:>3}  {_headline(turn)}  " for number, turn in enumerate(self.turns, 1)]
+        return [head + excerpt(turn.text, width - len(head)) for head, turn in zip(heads, self.turns, strict=True)]
 
     def timeline(self, width: int, ascii_only: bool = False) -> str:
         """The mood from first to last as steps, low for negative and high for positive, and the last names.
@@ -119,10 +120,11 @@ def readings(turn: Turn) -> list[Analysis]:
     return [turn.author, turn.reader] if isinstance(turn, Comparison) else [turn]
 
 
-def excerpt(text: str, length: int = 40) -> str:
-    """The beginning of a text on one line of at most so many columns."""
-    line = Text(visible(" ".join(text[: 4 * length].split())))
-    line.truncate(length, overflow="ellipsis")
+def excerpt(text: str, width: int) -> str:
+    """The beginning of a text on one line of so many columns, but at least ten."""
+    width = max(10, width)
+    line = Text(visible(" ".join(text[: 4 * width].split())))
+    line.truncate(width, overflow="ellipsis")
     return line.plain
 
 
