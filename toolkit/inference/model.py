@@ -107,7 +107,7 @@ class EmotionModel:
         Raises:
             UsageError: for an empty text, an unknown mode, or a taxonomy that the lens cannot answer in.
         """
-        return next(self.analyze_many([text], lens=lens, taxonomy=taxonomy, mode=mode))
+        return next(self.analyze_many([refuse_empty(text)], lens=lens, taxonomy=taxonomy, mode=mode))
 
     def analyze_many(
         self,
@@ -151,7 +151,7 @@ class EmotionModel:
 
     def compare(self, text: str, *, taxonomy: str | None = None, mode: str = "explain") -> Comparison:
         """Read one text through both lenses. Errors as for :meth:`compare_many`."""
-        return next(self.compare_many([text], taxonomy=taxonomy, mode=mode))
+        return next(self.compare_many([refuse_empty(text)], taxonomy=taxonomy, mode=mode))
 
     def compare_many(
         self, texts: Iterable[str], *, taxonomy: str | None = None, mode: str = "explain"

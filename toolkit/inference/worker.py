@@ -133,7 +133,7 @@ class WorkerModel:
 
     def compare(self, text: str, *, taxonomy: str | None = None, mode: str = "explain") -> Comparison:
         """Read one text through both lenses."""
-        return next(self.compare_many([text], taxonomy=taxonomy, mode=mode))
+        return next(self.compare_many([refuse_empty(text)], taxonomy=taxonomy, mode=mode))
 
     def compare_many(
         self, texts: Iterable[str], *, taxonomy: str | None = None, mode: str = "explain"
