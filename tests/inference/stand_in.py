@@ -87,6 +87,8 @@ class StandIn:
         for _ in words:
             time.sleep(float(pause))
             yield None
+        if watch is not None and mode == "explain":
+            watch(0, lambda: self._analysis(text, "Read", lens, taxonomy, mode))
         yield self._analysis(text, f"Read in {len(words)} slices.", lens, taxonomy, mode)
 
     def _read(self, batch: list[str], lens: Lens, taxonomy: str, mode: str) -> Iterator[Analysis]:

@@ -13,6 +13,7 @@ from toolkit.contract.analysis import Analysis
 from toolkit.errors import UsageError
 from toolkit.inference import supervisor
 from toolkit.inference.protocol import QueueFullError, RequestTimeoutError
+from toolkit.inference.turns import LONG
 from toolkit.inference.worker import WorkerModel
 
 TEXT = "I feel disappointed and ignored, as if nobody cared."
@@ -37,6 +38,11 @@ def test_a_stream_grows_and_ends_with_the_whole(worker: WorkerModel) -> None:
     assert len(seen) == 4
     assert seen[-1] == worker.analyze("text")
     assert {reading.text for reading in seen} == {"text"}
+
+
+def test_a_long_text_is_followed_too(worker: WorkerModel) -> None:
+    text = " ".join(["0"] * LONG)
+    assert [reading.reasoning for reading in worker.stream(text)] == ["Read", f"Read in {LONG - 1} slices."]
 
 
 def test_a_label_alone_comes_at_once(worker: WorkerModel) -> None:

@@ -124,7 +124,11 @@ class _Slices:
     def __init__(self, model: Model, request: Request, send: Send) -> None:
         self.request, wish = request, request.wish
         self._slices = model.analyze_in_slices(
-            request.text, lens=wish.lens, taxonomy=wish.taxonomy, mode=wish.mode, watch=watching(lambda _: request, send)
+            request.text,
+            lens=wish.lens,
+            taxonomy=wish.taxonomy,
+            mode=wish.mode,
+            watch=watching(lambda _: request, send),
         )
         send({"begun": request.number})
 
@@ -134,7 +138,7 @@ class _Slices:
             analysis = next(self._slices)
         except Exception as error:
             return {"id": self.request.number, "error": error_message(error)}
-        return analysis and {"id": self.request.number, "analysis": analysis_message(analysis)}
+        return {"id": self.request.number, "analysis": analysis_message(analysis)} if analysis is not None else None
 
 
 class _Feed:
