@@ -68,7 +68,7 @@ class Seen:
     "calibration",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="With goemotions or empathetic on all of dev: write what ships as calibration.json; for a model of both lenses "
+    help="With goemotions or empathetic on all of dev: write what ships as calibration.json; for a model of two lenses "
     "goemotions adds the noise line against the default model.",
 )
 @click.option(
