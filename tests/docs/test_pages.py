@@ -143,8 +143,9 @@ def test_files_that_are_named_are_there(page: Path) -> None:
 @named
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)):
-        path, _, anchor = target.partition("#")
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)|\bsrc(?:set)?=\"([^\"]+)\"", text):
+        path, _, anchor = "".join(target).partition("#")
         if ":" in path:
             continue
         goal = (page.parent / path).resolve() if path else page
