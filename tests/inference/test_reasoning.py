@@ -40,7 +40,7 @@ def test_a_whole_reasoning_is_taken_and_ends_at_the_quotation_mark() -> None:
         ("A “ignor”",),
         ("A “gnor",),
         ("A “disappointed and ignored by ",),
-        ("A “ ignored”",),
+        ("A “ ignored",),
         ("A “”",),
         ("A ”",),
         ("A “disappointed “",),

@@ -81,10 +81,14 @@ class ReasoningWriter:
     def _may_grow(self, quote: str, left: int) -> bool:
         """Whether words of the text start like this and within the share that is left.
 
-        White space counts with the word after it: a quote that ended in it could not be closed.
+        White space counts with the word after it: a quote that ended in it, or began with it, could not be closed.
         """
         words = count_words(quote) + quote[-1].isspace()
-        return words <= left and any(not self._cuts_before(start) for start in self._places(quote))
+        return (
+            words <= left
+            and not quote[0].isspace()
+            and any(not self._cuts_before(start) for start in self._places(quote))
+        )
 
     def _dead_end(self, quote: str | None, begun: bytes) -> bool:
         """Whether no character that starts with the bytes ``begun`` can go on the open quote or close it."""

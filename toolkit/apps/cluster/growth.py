@@ -92,7 +92,7 @@ def planned(rows: Sequence[int], workers: Sequence[int]) -> Iterator[Task]:
 
 def measure(settings: Settings, plan: Sequence[Task], budget: float) -> dict[str, Any]:
     """The figures as ``scale.json`` holds them; a task that would end after ``budget`` seconds is left out."""
-    model = portable(settings, 1).model  # built before the clock runs
+    model = Path(portable(settings, 1).model or "").stem  # built before the clock runs
     began, runs = time.monotonic(), list[Run]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
