@@ -21,8 +21,8 @@ soak:  ## twenty thousand requests with kills (SOAK_SCALE=0.1 for a tenth)
 scale:  ## very large inputs and models
 	pytest -m scale
 
-browser:  ## the page in a real headless Chromium
-	pytest -m browser tests/browser
+browser:  ## page and documentation in a real headless Chromium
+	pytest -m browser tests/browser tests/docs
 
 screenshots:  ## take the pictures of the page anew
 	python docs/screenshots.py

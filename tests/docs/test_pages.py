@@ -12,10 +12,12 @@ from typing import Any
 
 import click
 import pytest
+import yaml
 
 from toolkit.cli import cli
 from toolkit.contract.analysis import Analysis, Divergence
 from toolkit.evaluation.evaluate import Evaluation
+from toolkit.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -143,8 +145,9 @@ def test_files_that_are_named_are_there(page: Path) -> None:
 @named
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)):
-        path, _, anchor = target.partition("#")
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)|\bsrc(?:set)?=\"([^\"]+)\"", text):
+        path, _, anchor = "".join(target).partition("#")
         if ":" in path:
             continue
         goal = (page.parent / path).resolve() if path else page
@@ -167,6 +170,12 @@ def test_the_reference_names_every_option(generate: ModuleType) -> None:
     for command, ctx in generate.walk(cli, click.Context(cli, info_name="emotion-lrm")):
         for name in generate.option_names(command):
             assert f"`{name}`" in page or not name.startswith("-"), f"{ctx.command_path} {name}"
+
+
+def test_the_settings_that_are_shown_can_be_set() -> None:
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert Settings.model_validate(yaml.safe_load(shown)).mode == "fast"
 
 
 def keys(heading: str) -> list[str]:

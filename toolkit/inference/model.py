@@ -49,9 +49,10 @@ class Reader(Protocol):
 class EmotionModel:
     """A loaded model.
 
-    >>> with EmotionModel.load() as model:                                  # doctest: +SKIP
-    ...     print(model.analyze("I feel disappointed and ignored...").emotion)
-    disappointment
+    Examples:
+        >>> with EmotionModel.load() as model:                                  # doctest: +SKIP
+        ...     print(model.analyze("I feel disappointed and ignored...").emotion)
+        disappointment
     """
 
     def __init__(self, engine: Reader, name: str, calibration: Calibration, lenses: tuple[Lens, ...]) -> None:

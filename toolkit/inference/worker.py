@@ -43,10 +43,11 @@ class WorkerModel:
     worker twice fails, and only that. A worker that hangs is ended and counts as dead. Workers end with the process
     that made them, however it ends.
 
-    >>> with WorkerModel.load() as model:                                   # doctest: +SKIP
-    ...     futures = [model.submit(text, mode="fast") for text in ("What a day!", "Leave me alone.")]
-    ...     print([future.result().emotion for future in futures])
-    ['joy', 'anger']
+    Examples:
+        >>> with WorkerModel.load() as model:                                   # doctest: +SKIP
+        ...     futures = [model.submit(text, mode="fast") for text in ("What a day!", "Leave me alone.")]
+        ...     print([future.result().emotion for future in futures])
+        ['joy', 'anger']
     """
 
     def __init__(self, pool: Pool, name: str, lenses: tuple[Lens, ...], noise_line: float | None) -> None:
