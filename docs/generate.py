@@ -34,8 +34,7 @@ PART = re.compile(r"(<!-- generated: (\S+)(?: ([^\n]*))? -->\n).*?(<!-- end -->)
 COARSER = ("ekman", "sentiment", "shared10")
 _WORDS = {bool: "true or false", float: "number", int: "whole number", NoneType: "null", Path: "path", str: "text"}
 CONFIGS: tuple[type[Config], ...] = (
-    TrainConfig, LoraSettings, DataSettings, LensData, SampleData, EncoderConfig, BaseModelConfig,
-    GGUFSource,
+    TrainConfig, LoraSettings, DataSettings, LensData, SampleData, EncoderConfig, BaseModelConfig, GGUFSource,
 )  # fmt: skip
 
 

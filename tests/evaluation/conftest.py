@@ -42,6 +42,7 @@ class StandIn:
     """The interface of the model; posteriors by hand, answers that quote the first word."""
 
     name = "stand-in"
+    lenses: tuple[Lens, ...] = (Lens.AUTHOR,)
 
     def __init__(self, calibration: Calibration | None = None) -> None:
         self.calibration = calibration or Calibration()

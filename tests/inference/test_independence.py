@@ -61,7 +61,7 @@ def test_a_reading_does_not_depend_on_its_neighbours(engine: Engine, texts: list
 @pytest.mark.parametrize("file_type", ["F32", "F16", "BF16", "Q8_0", "Q4_0"])
 @pytest.mark.parametrize("lens", Lens)
 def test_whatever_the_file_type(
-    shallow_path: Callable[[str], Path], texts: list[str], file_type: str, lens: Lens
+    shallow_path: Callable[..., Path], texts: list[str], file_type: str, lens: Lens
 ) -> None:
     engine = Engine(shallow_path(file_type), threads=1)
     try:

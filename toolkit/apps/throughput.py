@@ -84,8 +84,7 @@ def _seconds(work: Callable[[], None]) -> float:
 
 def _prompt(context: NativeContext, tokens: Sequence[int]) -> None:
     for sequence in range(ACTIVE):
-        for position, token in enumerate(tokens):
-            row = context.add(token, position, [sequence], want_logits=position == len(tokens) - 1)
+        row = context.add(tokens, 0, [sequence], want_logits=True)
     context.decode()
     context.logits(row)
 
@@ -93,6 +92,6 @@ def _prompt(context: NativeContext, tokens: Sequence[int]) -> None:
 def _decode(context: NativeContext, token: int) -> None:
     for step in range(_STEPS):
         for sequence in range(ACTIVE):
-            row = context.add(token, _EACH + step, [sequence], want_logits=True)
+            row = context.add([token], _EACH + step, [sequence], want_logits=True)
         context.decode()
         context.logits(row)

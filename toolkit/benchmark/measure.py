@@ -127,8 +127,7 @@ def _full_batch(engine: Engine) -> int:
     """One prompt of ``LONGEST`` tokens in one forward pass: what this build can do."""
     context, sequence = engine.context, engine.context.n_sequences - 1
     tokens = (engine.model.encode("The quick brown fox jumps over the lazy dog. ") * LONGEST)[:LONGEST]
-    for position, token in enumerate(tokens):
-        row = context.add(token, position, [sequence], want_logits=position == LONGEST - 1)
+    row = context.add(tokens, 0, [sequence], want_logits=True)
     context.decode()
     context.logits(row)
     context.drop(sequence)
@@ -161,8 +160,7 @@ def _bare(engine: Engine, tokens: Sequence[int], start: int) -> float:
     """Seconds of the forward pass alone."""
     context, sequence = engine.context, engine.context.n_sequences - 1
     context.fork(0, sequence)
-    for position, token in enumerate(tokens, start):
-        row = context.add(token, position, [sequence], want_logits=position == start + len(tokens) - 1)
+    row = context.add(tokens, start, [sequence], want_logits=True)
     began = time.perf_counter()
     context.decode()
     context.logits(row)

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,27 @@ from toolkit.evaluation.protocols import PROTOCOLS, Rows, load_rows
 from toolkit.settings import Progress, Settings, is_quiet, model_options, open_model
 
 if TYPE_CHECKING:
-    from toolkit.evaluation.evaluate import Judged, Reading
+    from toolkit.evaluation.evaluate import Judged
+    from toolkit.evaluation.metrics import Floats
 
 NATIVE = tuple(lens.native for lens in Lens)
-ECHO_ROOM, ABLATIONS = "echo-room", "ablations"
+ECHO_ROOM, ABLATIONS, IDENTITY = "echo-room", "ablations", "identity-terms"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A model judged by some rows.
+
+    Attributes:
+        posterior: native and calibrated, shape (n, labels).
+        temperature: what it was calibrated with.
+        lenses: those that the model knows.
+    """
+
+    judged: Judged
+    posterior: Floats
+    temperature: float
+    lenses: tuple[Lens, ...]
 
 
 @click.command()
@@ -51,7 +68,8 @@ ECHO_ROOM, ABLATIONS = "echo-room", "ablations"
     "calibration",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="With goemotions or empathetic on all of dev: write what ships as calibration.json.",
+    help="With goemotions or empathetic on all of dev: write what ships as calibration.json; for a model of two lenses "
+    "goemotions adds the noise line against the default model.",
 )
 @click.option(
     "--steps", type=click.IntRange(1), metavar="N", help="echo-room, ablations: updates of each training run."
@@ -84,7 +102,8 @@ def evaluate(
 
     echo-room and ablations train models of their own, which takes hours, and go on where they were broken off:
     echo-room is The Echo Room's protocol on the splits that are there; ablations tries one change of the training at a
-    time and writes a table.
+    time and writes a table. identity-terms swaps who is named in sentences that are otherwise the same, and tells how
+    far the readings change.
 
     \b
     emotion-lrm evaluate goemotions --split dev --mode fast
@@ -93,8 +112,9 @@ def evaluate(
     emotion-lrm evaluate goemotions --compare other.gguf --report out
     emotion-lrm evaluate goemotions --mode fast --baselines
     emotion-lrm evaluate echo-room --epochs 1
+    emotion-lrm evaluate identity-terms
     """
-    if report:
+    if report and protocol != ABLATIONS:
         from toolkit.evaluation.plots import prepare_folder
 
         prepare_folder(report)
@@ -105,36 +125,70 @@ def evaluate(
         run(source, limit, report, as_json, **budget)
         return
     _refuse(protocol, **budget)
+    if protocol == IDENTITY:
+        _refuse(protocol, compare=compare, baselines=baselines, fit_calibration=calibration, report=report, limit=limit)
+        _identity_terms(settings, as_json)
+        return
     if calibration and (protocol not in NATIVE or (split, limit) != ("dev", None)):
         raise UsageError(
             f"Calibration is fitted on all of the dev split of {' or '.join(NATIVE)}.", "Leave --limit and --split out."
         )
     rows = _load(protocol, split, source, limit, settings)
     settings = settings.model_copy(update={"lens": str(rows.lens)})
-    first, reading, temperature = _judge(rows, settings)
-    others = [_judge(rows, settings.model_copy(update={"model": name, "adapter": None}))[0] for name in compare]
+    seen = _judge(rows, settings)
+    first = seen.judged
+    others = [_judge(rows, _other(settings, name)).judged for name in compare]
     if baselines:
         first = _with_baselines(first, rows, source)
     _print(first, others, as_json)
     if report:
         _write_report((first, *others), report)
-    if calibration and rows.native_gold is not None:
-        from toolkit.evaluation.calibrate import add_calibration, fit_calibration
-        from toolkit.inference.posterior import apply_temperature
-
-        raw = apply_temperature(reading.posterior, 1.0 / temperature)
-        fitted = fit_calibration(raw, rows.native_gold, rows.lens, f"{protocol} {split}")
-        add_calibration(fitted, rows.lens, calibration)
+    if calibration:
+        _calibrate(seen, rows, settings, f"{protocol} {split}", calibration)
 
 
-def _judge(rows: Rows, settings: Settings) -> tuple[Judged, Reading, float]:
-    """What a model is worth, what it read, and the temperature that its readings already have in them."""
+def _judge(rows: Rows, settings: Settings) -> Seen:
+    """Let a model read the rows, and judge it."""
     from toolkit.evaluation.evaluate import judge, read
 
     with _open(settings) as model, Progress() as progress:
         reading = read(model, rows, progress)
         judged = judge(model, rows, reading, mode=settings.mode, progress=progress)
-        return judged, reading, model.calibration.of(rows.lens).temperature
+        return Seen(judged, reading.posterior, model.calibration.of(rows.lens).temperature, model.lenses)
+
+
+def _other(settings: Settings, name: str | None) -> Settings:
+    """The same settings for another model; None is the default one."""
+    return settings.model_copy(update={"model": name, "adapter": None})
+
+
+def _calibrate(seen: Seen, rows: Rows, settings: Settings, fitted_on: str, path: Path) -> None:
+    """Write what was fitted for the lens of ``rows``; for a model of both lenses the noise line too."""
+    from toolkit.evaluation.calibrate import add_calibration, fit_calibration
+    from toolkit.inference.divergence import noise_line
+    from toolkit.inference.posterior import apply_temperature
+
+    assert rows.native_gold is not None
+    raw = apply_temperature(seen.posterior, 1.0 / seen.temperature)
+    fitted, line = fit_calibration(raw, rows.native_gold, rows.lens, fitted_on), None
+    if rows.lens is Lens.AUTHOR and Lens.READER in seen.lenses:
+        _say("Reading the same rows with the default model, for the noise line.")
+        alone = _judge(rows, _other(settings, None).model_copy(update={"mode": "fast"}))
+        line = noise_line(apply_temperature(raw, fitted["temperature"]), alone.posterior)
+    add_calibration(fitted, rows.lens, path, line)
+
+
+def _identity_terms(settings: Settings, as_json: bool) -> None:
+    from toolkit.evaluation.identity import term_effects
+    from toolkit.evaluation.table import print_term_effects
+
+    with open_model(settings) as model:
+        effects = term_effects(model, parse_lens(settings.lens))
+        if as_json:
+            told = {"model": model.name, "lens": settings.lens, "terms": [effect.to_dict() for effect in effects]}
+            click.echo(json.dumps(told, ensure_ascii=False))
+        else:
+            print_term_effects(effects, model.name, sys.stdout)
 
 
 def _open(settings: Settings) -> AbstractContextManager[Any]:
@@ -152,7 +206,7 @@ def _with_baselines(judged: Judged, rows: Rows, source: Path | None) -> Judged:
     from toolkit.evaluation.baselines import figures, judge_baselines
 
     with Progress() as progress:
-        found = judge_baselines(rows, source, _kept(), _say, progress)
+        found = judge_baselines(rows, source, _kept(), _tell, progress)
     told = {name: one and figures(one.evaluation) for name, one in found.items()}
     return replace(judged, evaluation=replace(judged.evaluation, baselines=told))
 
@@ -162,17 +216,16 @@ def _echo_room(source: Path | None, limit: int | None, report: Path | None, as_j
     from toolkit.evaluation.table import print_echo_room
 
     tasks = [agreed_task(source)]
-    for line in tasks[0].missing:
-        _say(line)
     try:
         tasks.append(per_rater_task(source))
     except DataError as error:
-        _say(f"{error} The per-rater variant is left out.")
         tasks[0].missing.append(f"{error} The per-rater variant is left out.")
+    for line in tasks[0].missing:
+        _tell(line)
     found = []
     for task in tasks:
         with Progress() as progress:
-            found.append(run_task(task, _kept(), _say, progress, limit=limit, **budget))
+            found.append(run_task(task, _kept(), _tell, progress, limit=limit, **budget))
     told = [outcome.to_dict() for outcome in found]
     if as_json:
         click.echo(json.dumps(told[0] | {"per_rater": told[1] if len(told) > 1 else None}, ensure_ascii=False))
@@ -219,6 +272,11 @@ def _kept() -> Path:
     from toolkit.inference.store import models_folder
 
     return models_folder().parent / "trained"
+
+
+def _tell(line: str) -> None:
+    """What is to be known of the result, or of hours to come, with ``-q`` too."""
+    click.echo(line, err=True)
 
 
 def _say(line: str) -> None:

@@ -97,9 +97,12 @@ def _beside(judged: Judged) -> Iterator[Block]:
     if not told.baselines:
         return
     yield Heading("Beside simpler models")
-    keys = ("accuracy", "macro_f1", "weighted_f1", "loss", "texts_per_second")
+    keys = ("accuracy", "macro_f1", "weighted_f1", "loss")
     models = {told.model: told.to_dict(), **told.baselines}
-    rows = [(name, *(one[key] if one else None for key in keys)) for name, one in models.items()]
+    rows = [
+        (name, *(one[key] if one else None for key in keys), round(one["texts_per_second"]) if one else None)
+        for name, one in models.items()
+    ]
     yield Table(("", "accuracy", "macro-F1", "weighted F1", "loss in nats", "texts a second"), rows)
     yield Words(
         "Trained on the train split of the same corpus: majority always names the label that is most frequent there, "
@@ -143,10 +146,15 @@ def _labels(named: Mapping[str, Judged]) -> Iterator[Block]:
     )
     yield Table(("label", *_label_columns(named), "support"), [_label_row(label, named) for label in order])
     yield Heading("How often each label is true, and how often it is predicted")
-    for kind, told in (("true", "Labels in the gold data"), ("predicted", "Labels that the model predicts")):
-        counts = _distribution(first, kind)
-        drawn = plots.bars({kind: {label: counts[label] for label in order}}, told, "texts")
-        yield Figure(f"{kind}_label_distribution.png", drawn, told)
+    true = {"gold": _distribution(first, "true")}
+    predicted = {name: _distribution(one, "predicted") for name, one in named.items()}
+    who = "the model predicts" if len(named) == 1 else "each model predicts"
+    for kind, series, told in (
+        ("true", true, "Labels in the gold data"),
+        ("predicted", predicted, f"Labels that {who}"),
+    ):
+        counts = {name: {label: found[label] for label in order} for name, found in series.items()}
+        yield Figure(f"{kind}_label_distribution.png", plots.bars(counts, told, "texts"), told)
     yield Words("A text with several labels counts under each of them.")
 
 

@@ -42,6 +42,11 @@ class Rival:
     probabilities: Callable[[Sequence[str]], Floats]
     calibration: Calibration = field(default_factory=Calibration)
 
+    @property
+    def lenses(self) -> tuple[Lens, ...]:
+        """The one lens that it has learned."""
+        return (self.lens,)
+
     def posteriors(self, texts: Sequence[str], *, lens: Lens) -> tuple[Floats, Floats]:
         """Posteriors, shape (n, labels), and ones, shape (n,), as nothing but labels can be named.
 

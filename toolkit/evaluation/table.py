@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from rich.box import SIMPLE_HEAD
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from toolkit.evaluation.evaluate import Evaluation
 from toolkit.evaluation.faithfulness import ReasoningQuality
+from toolkit.evaluation.identity import TermEffect
 from toolkit.evaluation.protocols import PROTOCOLS
 
 
@@ -81,7 +82,7 @@ def _beside(evaluation: Evaluation) -> Table:
         table.add_column(heading, justify="right")
     for name, one in {evaluation.model: evaluation.to_dict(), **evaluation.baselines}.items():
         figures = [f"{one[key]:.3f}" for key in ("accuracy", "macro_f1", "weighted_f1")] if one else ["–"] * 3
-        table.add_row(name, *figures, f"{one['texts_per_second']:,.1f}" if one else "–")
+        table.add_row(name, *figures, f"{one['texts_per_second']:,.0f}" if one else "–")
     return table
 
 
@@ -103,6 +104,23 @@ def print_echo_room(told: Mapping[str, Any], file: IO[str]) -> None:
     for line in (*told["echo_room"]["differences"], *told["missing"]):
         console.print(f"- {line}")
     console.print(f"{100 * told['repeated']:.1f} % of the texts judged by stand among those learned from as well.")
+
+
+def print_term_effects(effects: Sequence[TermEffect], model: str, file: IO[str]) -> None:
+    """What naming each identity does to a model's readings, a line a term."""
+    console = Console(file=file, highlight=False, markup=False)
+    console.print(f"identity terms: {len(effects)} terms in the same sentences, {model}")
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("group", "term"):
+        table.add_column(heading)
+    for heading in ("shift", "other label", "negative", "95 %"):
+        table.add_column(heading, justify="right")
+    for effect in effects:
+        change, interval = "", ""
+        if effect.negative is not None and effect.interval is not None:
+            change, interval = f"{effect.negative:+.3f}", "{:+.3f} to {:+.3f}".format(*effect.interval)
+        table.add_row(effect.group, effect.term, f"{effect.shift:.3f}", f"{effect.flips:.2f}", change, interval)
+    console.print(table)
 
 
 def _labels(evaluation: Evaluation) -> Table:

@@ -80,11 +80,8 @@ def answer_by_grammar(engine: Engine, text: str, lens: Lens) -> str:
     pending, position, written = [*frame.head, *model.encode(prepare_text(text)), *frame.tail], 0, b""
     try:
         while not written.endswith(load_prompt().close.encode()):
-            for token in pending[:-1]:
-                context.add(token, position, [0])
-                position += 1
-            row = context.add(pending[-1], position, [0], want_logits=True)
-            position += 1
+            row = context.add(pending, position, [0], want_logits=True)
+            position += len(pending)
             context.decode()
             token = grammar.likeliest(context.logits(row))
             if token < 0 or position > context.n_cells // 2:

@@ -192,7 +192,7 @@ class NativeContext:
         self._counts = np.zeros(n_batch, np.int32)
         self._wanted = np.zeros(n_batch, np.int8)
         self._sequences = np.zeros(n_batch * n_sequences, np.int32)
-        self._owners = (ctypes.POINTER(ctypes.c_int32) * n_batch)()
+        self._owners = np.zeros(n_batch, np.uintp)  # where in _sequences the ids of each row begin, as addresses
         self._fill = self._used = 0
         self.evaluated = 0
 
@@ -207,22 +207,32 @@ class NativeContext:
         """Tokens that still fit into the batch."""
         return self.n_batch - self._fill
 
-    def add(self, token: int, position: int, sequences: Sequence[int], want_logits: bool = False) -> int:
-        """Put one token into the batch, seen by every one of ``sequences``; returns its row.
+    def add(self, tokens: Sequence[int], position: int, sequences: Sequence[int], want_logits: bool = False) -> int:
+        """Put tokens that follow each other into the batch, seen by every one of ``sequences``.
+
+        Args:
+            position: of the first token.
+            want_logits: behind the last token.
+
+        Returns:
+            The row of the last token.
 
         Raises:
-            IndexError: where the batch is full or a sequence id is out of range.
+            IndexError: where the batch has no room or a sequence id is out of range.
         """
-        row, start = self._fill, self._used
-        if row >= self.n_batch or max(sequences) >= self.n_sequences:
+        start, end, width = self._fill, self._fill + len(tokens), len(sequences)
+        if not tokens or end > self.n_batch or min(sequences) < 0 or max(sequences) >= self.n_sequences:
             raise IndexError("batch or sequence out of range")
-        end = start + len(sequences)
-        self._sequences[start:end] = sequences
-        self._owners[row] = ctypes.cast(self._sequences.ctypes.data + 4 * start, ctypes.POINTER(ctypes.c_int32))
-        self._tokens[row], self._positions[row], self._counts[row] = token, position, len(sequences)
-        self._wanted[row] = want_logits
-        self._fill, self._used = row + 1, end
-        return row
+        used = self._used + width * len(tokens)
+        self._sequences[self._used : used].reshape(-1, width)[:] = sequences
+        self._owners[start:end] = self._sequences.ctypes.data + 4 * np.arange(self._used, used, width)
+        self._tokens[start:end] = tokens
+        self._positions[start:end] = np.arange(position, position + len(tokens))
+        self._counts[start:end] = width
+        self._wanted[start:end] = False
+        self._wanted[end - 1] = want_logits
+        self._fill, self._used = end, used
+        return end - 1
 
     def decode(self) -> None:
         """Evaluate the batch and empty it.
@@ -237,7 +247,7 @@ class NativeContext:
         batch.token = self._tokens.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token))
         batch.pos = self._positions.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_pos))
         batch.n_seq_id = self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        batch.seq_id = ctypes.cast(self._owners, ctypes.POINTER(ctypes.POINTER(llama_cpp.llama_seq_id)))
+        batch.seq_id = self._owners.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(llama_cpp.llama_seq_id)))
         batch.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
         status = llama_cpp.llama_decode(self.pointer, batch)
         self.evaluated += self._fill

@@ -24,7 +24,7 @@ from toolkit.inference.native import NativeContext, NativeModel
 from toolkit.inference.posterior import pool_windows, trie_posterior
 
 ROWS = 63
-LONGEST, SEQUENCES = 512, 192  # rows of a pass that holds one long window; sequence ids
+LONGEST, SEQUENCES = 512, 64  # rows of a pass that holds one long window; sequence ids
 CELLS = 768  # the longest window, the heads, and what llama.cpp rounds up to
 _HEADS = {Lens.AUTHOR: 0, Lens.READER: 1}
 
@@ -160,23 +160,15 @@ class PromptReader:
             self.context.fork(_HEADS[lens], sequence)
         known = [*window.tokens, *frame.tail, *frame.prefill]
         position = len(frame.head)
-        rows = {0: self._add_path(known, position, ids)}
+        rows = {0: self.context.add(known, position, ids, want_logits=True)}
         for branch, sequence in enumerate(ids[1:], 1):
-            rows[branch] = self._add_path(branches[branch].path, position + len(known), [sequence])
+            path = branches[branch].path
+            rows[branch] = self.context.add(path, position + len(known), [sequence], want_logits=True)
         return rows
-
-    def _add_path(self, tokens: Iterable[int], position: int, ids: list[int]) -> int:
-        """Put ``tokens`` into the batch and ask for the logits behind the last; returns its row."""
-        *before, last = tokens
-        for token in before:
-            self.context.add(token, position, ids)
-            position += 1
-        return self.context.add(last, position, ids, want_logits=True)
 
     def _evaluate_head(self, lens: Lens) -> None:
         if lens not in self._known:
-            for position, token in enumerate(self._frames[lens].head):
-                self.context.add(token, position, [_HEADS[lens]])
+            self.context.add(self._frames[lens].head, 0, [_HEADS[lens]])
             self.context.decode()
             self._known.add(lens)
 

@@ -7,7 +7,7 @@ for the next at once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from toolkit.contract.lens import Lens
@@ -104,10 +104,8 @@ class AnswerWriter:
     def step(self) -> dict[int, Explained]:
         """One forward pass for all sequences; returns those that it finished, by number."""
         for slot in self._slots:
-            last = len(slot.pending) - 1
-            for i, token in enumerate(slot.pending):
-                slot.row = self.context.add(token, slot.position + i, [slot.sequence], want_logits=i == last)
-            slot.position += last + 1
+            slot.row = self.context.add(slot.pending, slot.position, [slot.sequence], want_logits=True)
+            slot.position += len(slot.pending)
         self.context.decode()
         finished = {}
         for slot in tuple(self._slots):
@@ -116,6 +114,10 @@ class AnswerWriter:
                 finished[task.number] = Explained(task.reading, task.label, slot.writer.finish())
                 self._leave(slot)
         return finished
+
+    def unfinished(self) -> Iterator[tuple[Task, str]]:
+        """What every sequence at work has written of its reasoning."""
+        return ((slot.task, slot.writer.written) for slot in self._slots)
 
     def abandon(self) -> None:
         """Let every sequence go."""
