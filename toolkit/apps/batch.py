@@ -35,8 +35,11 @@ SOME_ROWS_FAILED = 3
 
 
 @click.command()
-@click.argument("source", metavar="INPUT")
-@click.option("-o", "--output", required=True, metavar="OUTPUT", help="A .jsonl, .csv or .parquet file, or a folder/.")
+@click.argument("source", type=click.Path(), metavar="INPUT")
+@click.option(
+    "-o", "--output", type=click.Path(), required=True, metavar="OUTPUT",
+    help="A .jsonl, .csv or .parquet file, or a folder/.",
+)  # fmt: skip
 @click.option("--text-column", metavar="C", help="Name or number of the column with the texts.  [default: guessed]")
 @click.option("--id-column", metavar="C", help="Name or number of the column with the ids.  [default: id]")
 @click.option("--format", "form", type=click.Choice(FORMS), help="The form of INPUT.  [default: by name and content]")
@@ -127,6 +130,7 @@ def run_batch(
     show: bool = False,
     say: Callable[..., None] = lambda *_: None,
     survey: Callable[[Iterator[dict[str, Any]]], None] | None = None,
+    watch: Callable[[int, Tally], None] = lambda *_: None,
 ) -> Tally:
     """Read every row of ``table`` and write ``output``; returns the counts over all its rows.
 
@@ -134,6 +138,7 @@ def run_batch(
         show: draw progress on standard error.
         say: called with lines that a person should see: what was resumed, and the summary.
         survey: called once, after the last row, with the objects of all rows, in order and read one at a time.
+        watch: called after every row with the number of all rows and the counts so far; what it raises ends the run.
 
     Raises:
         UsageError: where the output exists and neither ``resume`` nor ``overwrite`` is set, and for a model that has
@@ -151,7 +156,7 @@ def run_batch(
         try:
             if journal.tally.rows:
                 say(f"Resuming after {journal.tally.rows:,} of {total:,} rows.")
-            _answer(predictor, table, wish, journal, total, show)
+            _answer(predictor, table, wish, journal, total, show, watch)
         except BaseException:
             journal.close()
             say("What was read is kept; --resume continues from there.")
@@ -165,15 +170,19 @@ def run_batch(
     return journal.tally
 
 
-def _answer(predictor: Predictor, table: Table, wish: Wish | Pair, journal: Journal, total: int, show: bool) -> None:
+def _answer(
+    predictor: Predictor, table: Table, wish: Wish | Pair, journal: Journal, total: int, show: bool,
+    watch: Callable[[int, Tally], None],
+) -> None:  # fmt: skip
     rest = islice(table.rows(), journal.tally.rows, None)
     outcomes = comparisons(predictor, rest, wish) if isinstance(wish, Pair) else Answers(predictor, rest, wish)
-    with Watch(total, journal.tally.rows) if show else contextlib.nullcontext() as watch:
+    with Watch(total, journal.tally.rows) if show else contextlib.nullcontext() as bar:
         for row, outcome in outcomes:
             record = record_of(row, outcome, wish, predictor.name)
             journal.add(json_line(record), record)
-            if watch is not None:
-                watch(journal.tally)
+            if bar is not None:
+                bar(journal.tally)
+            watch(total, journal.tally)
     journal.checkpoint()
 
 
