@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import threading
@@ -196,7 +197,7 @@ class Killer(threading.Thread):
 
 def test_a_killed_node_costs_no_row(nodes: Any, settings: Settings, tmp_path: Path) -> None:
     """The last of the tests on two nodes: afterwards there is one."""
-    count, size = 3000, 30
+    count, size = 3000, 50
     source, out = write_rows(tmp_path / "in.jsonl", count), tmp_path / "out.jsonl"
     killer, told = Killer(nodes, tmp_path / "out.jsonl.parts" / MANIFEST), list[str]()
     killer.start()
@@ -238,6 +239,18 @@ def test_a_cluster_of_this_machine_keeps_to_itself(shallow: Path, tmp_path: Path
     assert addresses == {"127.0.0.1"}
     assert psutil.wait_procs(started, timeout=30)[1] == []
     assert len(out.read_text(encoding="utf-8").splitlines()) == 6
+
+
+def test_no_cluster_at_the_address_is_said_soon(settings: Settings, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UsageError, match=f"No Ray cluster answers at {address}: .*refused") as caught:
+            batch_on_ray(
+                str(write_rows(tmp_path / "in.jsonl", 1)), str(tmp_path / "o.jsonl"), settings, address=address
+            )
+    assert caught.value.hint == "Start one: ray start --head"
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl"}
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 
 from convert.files import explained
 from toolkit.apps.both import Pair
+from toolkit.apps.journal import check_same
 from toolkit.apps.results import finish
 from toolkit.apps.tally import Tally
 from toolkit.errors import DataError, UsageError
@@ -104,7 +105,7 @@ class Parts:
             finished = {int(note["part"]): Tally.from_dict(note["tally"]) for note in notes}
         except (ValueError, KeyError, TypeError):
             raise DataError(f"{self._manifest} cannot be read.", _FRESH) from None
-        _check_same(told, identity)
+        check_same(told, identity)
         if whole != raw:
             os.truncate(self._manifest, len(whole))
         for number, tally in finished.items():
@@ -130,25 +131,15 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
     """
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other.", "Choose one.")
-    if folder.is_dir() and (folder / MANIFEST).exists():
+    if (folder / MANIFEST).exists():
         if not resume and not overwrite:
             raise UsageError(f"{folder} holds a run already.", f"--resume does what is missing, {_FRESH}")
     elif folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} holds something else.", "Choose a folder that is empty or not there yet.")
     with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder if folder.exists() else folder.parent).close()
 
 
 def _counters(tally: Tally) -> Sequence[Any]:
     return tally.status, tally.labels, tally.reader, tally.reasons
-
-
-def _check_same(told: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for key, value in wanted.items():
-        if told.get(key) == value:
-            continue
-        if key == "input":
-            raise DataError("The input has changed since the run was interrupted.", f"Restore it; {_FRESH}")
-        cause = f"The interrupted run had another {key}: {told.get(key)!r}, not {value!r}."
-        raise UsageError(cause, f"Ask for the same; {_FRESH}")

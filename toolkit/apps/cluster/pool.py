@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from toolkit.inference.protocol import error_from, error_message
 from toolkit.inference.tuning import available_threads
 
 _SMALL_STORE = 128 << 20  # bytes; what goes through the store are descriptions of slices, and rows that were read
+_PATIENCE = 10.0  # seconds for a cluster to take a connection
 _MEASURING = 64  # files whose rows are counted in one task
 SEE_TO_IT = "See that emotion-lrm is installed on its machines and that they can read the input; then --resume."
 
@@ -121,6 +123,7 @@ def cluster(address: str | None, processors: int | None) -> Iterator[Any]:
             if address == "local":
                 _start(ray, processors or available_threads())
             else:
+                _knock(address)
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises that, and of every other kind
         if address == "local":
@@ -131,6 +134,17 @@ def cluster(address: str | None, processors: int | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ray itself tries an address at which nobody listens for minutes.
+
+    Raises:
+        OSError: where nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
 
 
 def _start(ray: Any, processors: int) -> None:
@@ -175,9 +189,13 @@ def measure_all(ray: Any, sources: Sequence[Source], like: Table) -> list[tuple[
 
     Raises:
         DataError, FileError: for the first file that cannot be read, before any work is done.
+        WorkersLostError: where the machines cannot do even that.
     """
     chunks = [sources[start : start + _MEASURING] for start in range(0, len(sources), _MEASURING)]
-    found = ray.get([ray.remote(_measured).remote(chunk, like) for chunk in chunks])
+    try:
+        found = ray.get([ray.remote(_measured).remote(chunk, like) for chunk in chunks])
+    except ray.exceptions.RayError as error:
+        raise WorkersLostError(f"The cluster cannot count the rows: {_last_line(error)}", SEE_TO_IT) from error
     for told in found:
         if isinstance(told, dict):
             raise error_from(told)
@@ -207,7 +225,7 @@ def read_slices(ray: Any, work: Work, slices: Sequence[Slice], workers: int) -> 
                     raise error_from(json.loads(answer["failed"]))
                 yield Answer(answer["number"], Tally.from_dict(json.loads(answer["tally"])), answer["lines"])
     except ray.exceptions.RayError as error:
-        raise WorkersLostError(f"Ray lost its workers: {_first_line(error)}", SEE_TO_IT) from error
+        raise WorkersLostError(f"Ray lost its workers: {_last_line(error)}", SEE_TO_IT) from error
 
 
 def _answers(ray: Any, work: Work, slices: Sequence[Slice], workers: int) -> Any:
@@ -238,3 +256,8 @@ def _answers(ray: Any, work: Work, slices: Sequence[Slice], workers: int) -> Any
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
+
+
+def _last_line(error: BaseException) -> str:
+    """Of an error that holds a traceback of another machine, what went wrong there."""
+    return str(error).strip().rpartition("\n")[2]

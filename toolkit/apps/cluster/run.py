@@ -188,8 +188,9 @@ def _kept(parts: Parts, say: Say) -> Iterator[None]:
 
 
 def _check(target: Target, resume: bool, overwrite: bool) -> None:
+    """Refuse early what would be refused after the work."""
+    check_folder(target.folder, resume, overwrite)
     if target.file is None:
-        check_folder(target.folder, resume, overwrite)
         return
     check_destination(target.file, resume, overwrite)
     for left in paths(target.file):
@@ -199,10 +200,6 @@ def _check(target: Target, resume: bool, overwrite: bool) -> None:
                 "Resume it with --engine local, or --overwrite starts afresh.",
             )
         left.unlink(missing_ok=True)
-    if target.folder.exists() and not resume and not overwrite:
-        raise UsageError(
-            f"A run for {target.file} was interrupted.", "--resume continues it, --overwrite starts afresh."
-        )
 
 
 def portable(settings: Settings, threads: int) -> Predictor:
