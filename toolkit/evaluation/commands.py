@@ -119,7 +119,7 @@ def evaluate(
 
         prepare_folder(report)
     if protocol in (ECHO_ROOM, ABLATIONS):
-        _refuse(protocol, compare=compare, baselines=baselines, fit_calibration=calibration, model=settings.model)
+        _refuse(protocol, compare=compare, baselines=baselines, fit_calibration=calibration, model=_typed("model"))
         run, unknown = (_echo_room, "config") if protocol == ECHO_ROOM else (_ablations, "epochs")
         _refuse(protocol, **{unknown: budget.pop(unknown)})
         run(source, limit, report, as_json, **budget)
@@ -267,6 +267,11 @@ def _refuse(protocol: str, **options: Any) -> None:
             raise UsageError(f"{protocol} takes no --{name.replace('_', '-')}.", "Leave it out.")
 
 
+def _typed(name: str) -> bool:
+    """Whether an option stands on the command line, and not in the environment or a file alone."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
 def _kept() -> Path:
     """Where what evaluations train is kept."""
     from toolkit.inference.store import models_folder
@@ -298,12 +303,7 @@ def _print(first: Judged, others: list[Judged], as_json: bool) -> None:
 
 def _load(protocol: str, split: str, source: Path | None, limit: int | None, settings: Settings) -> Rows:
     """The rows; a protocol fixes lens and taxonomy, so only a flag, not the environment, may contradict it."""
-
-    ctx = click.get_current_context()
-
-    def free(name: str) -> bool:
-        return protocol not in PROTOCOLS or ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-
-    lens = parse_lens(settings.lens) if free("lens") else None
-    taxonomy = settings.taxonomy if free("taxonomy") else None
+    fixed = protocol in PROTOCOLS
+    lens = parse_lens(settings.lens) if not fixed or _typed("lens") else None
+    taxonomy = settings.taxonomy if not fixed or _typed("taxonomy") else None
     return load_rows(protocol, split, source=source, limit=limit, lens=lens, taxonomy=taxonomy)
