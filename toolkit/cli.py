@@ -120,7 +120,7 @@ def _add_verbosity(command: click.Command) -> None:
 
 def nearest_command(word: str, cutoff: float = 0.8) -> str | None:
     """The command (or ``--help``, ``--version``) that a single word resembles, or None."""
-    if any(character.isspace() for character in word):
+    if len(word) < 2 or any(character.isspace() for character in word):  # "I" resembles no command
         return None
     near = difflib.get_close_matches(word.lower(), [*COMMANDS, "help", "version"], 1, cutoff)
     return near[0] if near and near[0] in COMMANDS else f"--{near[0]}" if near else None
