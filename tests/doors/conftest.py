@@ -45,7 +45,7 @@ def worker(tiny: Path) -> Iterator[WorkerModel]:
 @pytest.fixture(scope="session")
 def texts(model: EmotionModel) -> dict[str, str]:
     """All nasty texts that hold something, with those at the edge of what the model reads at once."""
-    window = model.engine._window_tokens  # type: ignore[attr-defined]
+    window = model.engine._reader.window_tokens  # type: ignore[attr-defined]
     edges = {name: "1" * (window + more) for name, more in EDGES.items()}  # every digit is a token
     assert [len(model.engine.model.encode(text)) - window for text in edges.values()] == list(EDGES.values())  # type: ignore[attr-defined]
     return NASTY | LARGE | edges

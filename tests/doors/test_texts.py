@@ -223,7 +223,8 @@ def test_both_lenses_read_every_text(run: Run, texts: Texts, tmp_path: Path) -> 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_a_file_to_judge(run: Run, texts: Texts, tmp_path: Path, form: str, mode: str) -> None:
-    given = {name: text for name, text in texts.items() if name not in LARGE or mode == "fast"} | BLANK
+    large = LARGE if mode == "fast" and form == "jsonl" else {}
+    given = {name: text for name, text in texts.items() if name not in LARGE or name in large} | BLANK
     path = tmp_path / f"labels.{form}"
     if form == "jsonl":
         lines = [json.dumps({"text": text, "emotion": "joy"}) + "\n" for text in given.values()]
