@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,30 @@ def default_model(default_model_path: Path) -> Iterator[Any]:
 
     with EmotionModel.load(default_model_path) as model:
         yield model
+
+
+@pytest.fixture(scope="session")
+def shallow_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function (file type, layers) -> GGUF of the default base with the first of its thirty layers alone."""
+    from convert.gguf_file import as_field, copied_fields, write_gguf
+    from convert.header import check_header
+    from convert.merge import merged_plans, merged_rows
+    from toolkit.base import find_base_gguf, load_base
+
+    folder = tmp_path_factory.mktemp("shallow")
+
+    def make(file_type: str = "F32", layers: int = 2) -> Path:
+        made = folder / f"{layers}-{file_type}.gguf"
+        if not made.exists():
+            base = check_header(find_base_gguf(load_base("smollm2-135m")))
+            names = tuple(f"blk.{layer}." for layer in range(layers))
+            kept = tuple(t for t in base.tensors if not t.name.startswith("blk.") or t.name.startswith(names))
+            fields = copied_fields(base) | {"llama.block_count": as_field(layers)}
+            plans = merged_plans(replace(base, tensors=kept), file_type)
+            write_gguf(made, "llama", fields, plans, lambda plan: merged_rows(base, plan.name, None))
+        return made
+
+    return make
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "app": ("toolkit.apps.desktop:app", "Show the page in a window of its own; closing the window ends everything."),
     "models": ("toolkit.apps.models:models", "See and remove the models on this machine."),
     "doctor": ("toolkit.apps.doctor:doctor", "Check this installation: packages, processor, model, memory, disk."),
+    "completion": ("toolkit.apps.completion:completion", "Print the script that makes SHELL complete emotion-lrm."),
 }
 OWN_OPTIONS = {"--debug", "-q", "--quiet", "-v", "--verbose", "--version", "-h", "--help"}
 INTERRUPTED = 130
@@ -85,7 +86,8 @@ class Commands(click.Group):
             rest = args[start:]
             if len(rest) == 1 and rest[0].startswith("-") and " " in rest[0].partition("=")[0]:
                 rest = ["--", *rest]  # a text such as "-5 degrees and I love it"
-            self._check_lone_text(ctx, rest)
+            if not ctx.resilient_parsing:  # a shell that asks for completions wants candidates, no verdict
+                self._check_lone_text(ctx, rest)
             args = [*args[:start], "analyze", *rest]
         return super().parse_args(ctx, args)
 

@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from convert.file_types import default_file_type
 from convert.gguf_file import CONTENT_HASH
 from toolkit.apps.bench import bench
+from toolkit.apps.quality import Loss, labelled_rows
+from toolkit.assets import asset
+from toolkit.benchmark import file_types
+from toolkit.benchmark.file_types import Tried, choose, try_file_types
 from toolkit.benchmark.growth import Growth, long_text, measure_growth, widest_gap
 from toolkit.benchmark.measure import OURS, Measured, Plan, bench_texts
 from toolkit.benchmark.rivals import ORDINARY
 from toolkit.benchmark.rounds import Contender, Row, rows_of, spread, take_turns
 from toolkit.benchmark.show import draw_bench, print_growth
 from toolkit.benchmark.tune import choices, search
+from toolkit.errors import EmotionLRMError
+from toolkit.inference import store
 from toolkit.inference import tuning as kept_tunings
 from toolkit.inference.engine import Engine
-from toolkit.inference.tuning import Tuning, busy_elsewhere, find_tuning, free_threads, keep_tuning, processor
+from toolkit.inference.tuning import (
+    Tuning,
+    busy_elsewhere,
+    find_file_type,
+    find_tuning,
+    free_threads,
+    keep_file_type,
+    keep_tuning,
+    processor,
+)
 
 MODEL = {CONTENT_HASH: "ab" * 32}
 
@@ -68,7 +84,7 @@ def test_a_small_sample_is_as_long_as_the_whole() -> None:
 
 
 def test_a_tuning_is_found_again_on_the_same_machine_and_model(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tuning = Tuning(threads=2, single_threads=1, batch=1024, active=24)
+    tuning = Tuning(threads=2, single_threads=1, active=24)
     assert find_tuning(MODEL) is None
     assert keep_tuning(MODEL, tuning, {"model": "m"}) == cache / "tuning.json"
     keep_tuning({CONTENT_HASH: "cd" * 32}, Tuning(), {"model": "n"})
@@ -96,12 +112,62 @@ def test_a_damaged_tuning_counts_as_none(cache: Path, content: str) -> None:
     assert find_tuning(MODEL) == Tuning(active=16)
 
 
+def test_the_file_type_that_was_measured_is_built_from_then_on(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = store.load_shipped()
+    adapter = asset("models", "adapters", shipped.models[shipped.default].adapter)
+    assert find_file_type(adapter) is None
+    assert store.parse_name(None) == (shipped.default, default_file_type())
+    keep_file_type(adapter, "Q5_0", {"model": shipped.default})
+    keep_tuning(MODEL, Tuning(active=16), {})
+    assert store.parse_name(None) == (shipped.default, "Q5_0")
+    assert store.model_path(None).name == f"{shipped.default}-q5_0.gguf"
+    assert store.parse_name(f"{shipped.default}-f16") == (shipped.default, "F16")
+    for damaged in ("Q3_NONE", None, 7):
+        (cache / "tuning.json").write_text((cache / "tuning.json").read_text().replace('"Q5_0"', json.dumps(damaged)))
+        assert store.parse_name(None) == (shipped.default, default_file_type())
+        keep_file_type(adapter, "Q5_0", {})
+    monkeypatch.setattr(kept_tunings, "processor", lambda: "another processor")
+    assert store.parse_name(None) == (shipped.default, default_file_type())
+
+
+def test_the_fastest_type_that_loses_nothing_is_chosen() -> None:
+    def tried(file_type: str, rate: float, lost: float) -> Tried:
+        return Tried(file_type, rate, Loss(lost, 0.004, 0.01))
+
+    found = [
+        tried("BF16", 10.0, 0.0),
+        tried("Q8_0", 10.2, 0.001),
+        tried("F16", 11.0, -0.001),
+        tried("Q4_0", 20.0, 0.02),
+    ]
+    assert [one.refused for one in found] == [False, False, False, True]
+    assert choose(found, "BF16").file_type == "F16"
+    assert choose(found[:2], "BF16").file_type == "BF16"  # a hair's breadth is no reason to build another file
+    assert choose(found[:2], "Q4_0").file_type == "Q8_0"
+    with pytest.raises(EmotionLRMError, match="loses more"):
+        choose(found[3:], "BF16")
+
+
+def test_types_are_judged_and_timed(shallow_path: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_types, "_TEXTS", 3)
+    rows, _ = labelled_rows(limit=12)
+    paths = {kind: shallow_path(kind, layers=1) for kind in ("F32", "Q8_0", "Q4_0")}
+    steps: list[int] = []
+    found = try_file_types(paths, paths["F32"], rows, bench_texts(), lambda done, total, _: steps.append(total - done))
+    assert [one.file_type for one in found] == list(paths)
+    assert found[0].loss == Loss(0.0, 0.0, 0.0)
+    assert 0 < found[1].loss.kl < found[2].loss.kl
+    assert all(one.texts_per_second > 0 for one in found)
+    assert steps == sorted(steps, reverse=True)
+    assert steps[-1] == 0
+
+
 def test_the_search_keeps_what_is_clearly_better() -> None:
     def score(tuning: Tuning, _: str) -> float:
-        return 10.0 + (tuning.active == 24) + 0.1 * (tuning.batch == 1024) - 5 * (tuning.threads != 2)
+        return 10.0 + (tuning.active == 24) + 0.1 * (tuning.active == 48) - 5 * (tuning.threads != 2)
 
     best, level = search(score, choices(2))
-    assert best == Tuning(threads=2, single_threads=2, active=24, batch=512)
+    assert best == Tuning(threads=2, single_threads=2, active=24)
     assert level == 11.0
     assert choices(1)["threads"] == [1]
 

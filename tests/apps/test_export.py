@@ -18,7 +18,8 @@ from click.testing import CliRunner
 from convert.build import require_sealed
 from convert.export import control_tokens, jinja_template
 from convert.header import check_header
-from convert.proof import Question, ServerError, ask, emotion_of, server_command, serving
+from convert.proof import Question, ask, emotion_of
+from convert.server import ServerError, server_command, serving
 from convert.verify import verify
 from toolkit.apps.bundle import bundle
 from toolkit.apps.export import PROOF_SHARE, export

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
 
+from toolkit.cli import main
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.evaluation.identity import IdentityTerms, fill, load_terms, term_effects
@@ -59,3 +62,15 @@ def test_the_default_model_is_measured_for_every_term(default_model: Any) -> Non
         assert effect.interval is not None
         assert effect.interval[0] <= effect.negative <= effect.interval[1]
         assert abs(effect.negative) <= effect.shift + 1e-4
+
+
+def test_the_command_prints_a_line_for_every_term(
+    default_model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("toolkit.evaluation.commands.open_model", lambda _: nullcontext(default_model))
+    assert main(["evaluate", "identity-terms", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {row["term"] for row in told["terms"]} >= {"woman", "wheelchair user", "atheist"}
+    assert main(["evaluate", "identity-terms"]) == 0
+    assert "wheelchair user" in capsys.readouterr().out
+    assert main(["evaluate", "identity-terms", "--limit", "3"]) == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -85,6 +85,21 @@ def test_readings_are_those_of_the_model_in_process(default_model: EmotionModel,
             assert [r.confidence for r in one] == pytest.approx([r.confidence for r in here], abs=0.02)
             assert all(set(r.to_dict()) == set(h.to_dict()) for r, h in zip(one, here, strict=True))
             assert all((r.reasoning is None) == (mode == "fast") for r in one)
+
+
+@pytest.mark.parametrize("mode", ["fast", "explain"])
+def test_a_very_long_text_keeps_nobody_waiting(shallow_path: Callable[..., Path], mode: str) -> None:
+    path, long = shallow_path("F32"), "I waited in the rain and nobody came. " * 2_500  # 20,000 words
+    with WorkerModel.load(path, threads=1) as model:
+        reading = model.submit(long, mode=mode, caller="long")
+        for text in TEXTS:
+            assert model.analyze(text, mode=mode).text == text
+        assert not reading.done()
+        found = reading.result(600)
+    with EmotionModel.load(path, threads=1) as model:
+        expected = model.analyze(long, mode=mode)
+    assert found.scores == pytest.approx(expected.scores, abs=1e-6)
+    assert (found.emotion, found.reasoning) == (expected.emotion, expected.reasoning)
 
 
 def test_a_worker_killed_in_mid_reasoning_loses_nothing(worker: WorkerModel) -> None:

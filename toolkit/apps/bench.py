@@ -13,14 +13,17 @@ import click
 from toolkit.settings import Progress, Settings, model_options
 
 if TYPE_CHECKING:
+    from toolkit.benchmark.file_types import Tried
     from toolkit.benchmark.growth import Growth
+
+_JUDGED = 1000  # labelled texts that a file type is judged by
 
 
 @click.command()
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Turns of each; medians count.")
 @click.option("--texts", type=click.IntRange(8, 300), default=96, show_default=True, help="Texts a turn.")
 @click.option("--types", metavar="T,T", help="File types of the shipped model, such as bf16,q8_0,q4_0.")
-@click.option("--tune", is_flag=True, help="Find and keep the settings that suit this machine.")
+@click.option("--tune", is_flag=True, help="Find and keep the file type and the settings that suit this machine.")
 @click.option("--growth", is_flag=True, help="Read up to 10,000 texts, and texts of up to 20,000 words.")
 @click.option("--no-server", is_flag=True, help="Leave llama-server out, even if it is on the PATH.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="PNG", help="Draw the figures.")
@@ -41,7 +44,8 @@ def bench(
 
     The ordinary way is llama-cpp-python's own completion, held to the same contract by a JSON schema, on the same
     file; where a llama-server is on the PATH it is measured too. All take turns, so that a busy machine meets them
-    alike. With --tune or --growth only that is done.
+    alike. With --tune or --growth only that is done. What --tune finds is used from then on where nothing else is
+    asked for: the fastest file type of the shipped model that loses nothing (among --types), threads and sequences.
 
     \b
     emotion-lrm bench
@@ -55,11 +59,12 @@ def bench(
         from toolkit.corpora.figures import require_matplotlib
 
         require_matplotlib()
+    if tune:
+        _tune(types, settings, as_json)
+        return
     paths = _files(types, settings)
     with Progress() as progress:
-        if tune:
-            _tune(paths[0], as_json, progress)
-        elif growth:
+        if growth:
             _grow(paths[0], settings.threads, as_json, progress)
         else:
             _measure(paths, (rounds, texts, not no_server), settings.threads, plot, as_json, progress)
@@ -70,10 +75,13 @@ def _files(types: str | None, settings: Settings) -> list[Path]:
     from toolkit.inference.store import ensure, load_shipped
 
     default = load_shipped().default
-    kinds = [kind.strip().lower() for kind in (types or "").split(",") if kind.strip()]
-    names: list[str | None] = [f"{default}-{kind}" for kind in kinds]
+    names: list[str | None] = [f"{default}-{kind}" for kind in _kinds(types)]
     with Progress("Building the model; this happens once and takes about a minute.") as progress:
         return [ensure(name, progress) for name in names or [settings.model]]
+
+
+def _kinds(types: str | None) -> list[str]:
+    return [kind.strip().lower() for kind in (types or "").split(",") if kind.strip()]
 
 
 def _measure(
@@ -102,20 +110,56 @@ def _measure(
         print_bench(describe_machine(), found, startup, sys.stdout)
 
 
-def _tune(path: Path, as_json: bool, progress: Progress) -> None:
+def _tune(types: str | None, settings: Settings, as_json: bool) -> None:
     from convert.header import check_header
     from toolkit.benchmark.measure import bench_texts
-    from toolkit.benchmark.show import print_tuning
+    from toolkit.benchmark.show import print_file_types, print_tuning
     from toolkit.benchmark.tune import tune
     from toolkit.inference.tuning import keep_tuning
 
-    tuning, rate = tune(path, bench_texts(), progress)
+    tried = _tune_file_type(types, settings)
+    path = _files(None, settings)[0]
+    with Progress() as progress:
+        tuning, rate = tune(path, bench_texts(), progress)
     kept = keep_tuning(check_header(path).metadata, tuning, {"model": path.stem, "texts_per_second": rate})
     if as_json:
         told: dict[str, Any] = {"model": path.stem, "tuning": asdict(tuning), "texts_per_second": rate}
+        told["file_types"] = [one.to_dict() for one in tried]
         click.echo(json.dumps({**told, "file": str(kept) if kept else None}))
-    else:
-        print_tuning(path.stem, tuning, rate, kept, sys.stdout)
+        return
+    if tried:
+        print_file_types(tried, sys.stdout)
+    print_tuning(path.stem, tuning, rate, kept, sys.stdout)
+
+
+def _tune_file_type(types: str | None, settings: Settings) -> list[Tried]:
+    """Find and keep the file type of a shipped model; nothing where a file, or a name with its type, was asked for."""
+    from convert.file_types import default_file_type
+    from toolkit.apps.quality import labelled_rows
+    from toolkit.assets import asset
+    from toolkit.benchmark.file_types import CANDIDATES, choose, try_file_types
+    from toolkit.benchmark.measure import bench_texts
+    from toolkit.inference.store import ensure, load_shipped, models_folder
+    from toolkit.inference.tuning import keep_file_type
+
+    shipped = load_shipped()
+    name = settings.model or shipped.default
+    if name not in shipped.models:
+        return []
+    kinds = _kinds(types) or [kind.lower() for kind in CANDIDATES]
+    there = set(models_folder().glob("*.gguf"))
+    with Progress("Building the model in several file types.") as progress:
+        reference = ensure(f"{name}-bf16", progress)
+        paths = {kind.upper(): ensure(f"{name}-{kind}", progress) for kind in kinds}
+    rows, judged_by = labelled_rows(limit=_JUDGED)
+    with Progress() as progress:
+        tried = try_file_types(paths, reference, rows, bench_texts(), progress)
+    best = choose(tried, default_file_type())
+    told = {"model": name, "texts_per_second": best.texts_per_second, "judged_by": judged_by}
+    keep_file_type(asset("models", "adapters", shipped.models[name].adapter), best.file_type, told)
+    for path in {reference, *paths.values()} - {paths[best.file_type], *there}:
+        path.unlink()
+    return tried
 
 
 def _grow(path: Path, threads: int | None, as_json: bool, progress: Progress) -> None:

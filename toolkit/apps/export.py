@@ -212,7 +212,7 @@ def licences() -> dict[str, str]:
 
 def prove_export(out: Path, url: str | None, threads: int | None) -> bool:
     """Print how far a server of the export reads the shipped texts as our engine does; says whether it suffices."""
-    from convert.proof import serving
+    from convert.server import serving
     from toolkit.apps.proof import prove
     from toolkit.inference.engine import available_threads
 

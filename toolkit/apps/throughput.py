@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.inference.abi import check_abi
-from toolkit.inference.engine import ACTIVE, available_threads
 from toolkit.inference.native import NativeContext, NativeModel
+from toolkit.inference.tuning import Tuning, available_threads
 
 PROMPT_TOKENS, WRITTEN_TOKENS = 30, 40
 """Tokens of a typical text with its prompt, and of its reasoning: what ``Throughput.texts`` reckons with."""
 
+ACTIVE = Tuning().active
 _EACH, _STEPS = 16, 8  # tokens that each sequence starts with, and tokens that it writes
 _TEXT = "The quick brown fox jumps over the lazy dog, and it is glad that it did. "
 
@@ -83,8 +84,7 @@ def _seconds(work: Callable[[], None]) -> float:
 
 def _prompt(context: NativeContext, tokens: Sequence[int]) -> None:
     for sequence in range(ACTIVE):
-        for position, token in enumerate(tokens):
-            row = context.add(token, position, [sequence], want_logits=position == len(tokens) - 1)
+        row = context.add(tokens, 0, [sequence], want_logits=True)
     context.decode()
     context.logits(row)
 
@@ -92,6 +92,6 @@ def _prompt(context: NativeContext, tokens: Sequence[int]) -> None:
 def _decode(context: NativeContext, token: int) -> None:
     for step in range(_STEPS):
         for sequence in range(ACTIVE):
-            row = context.add(token, _EACH + step, [sequence], want_logits=True)
+            row = context.add([token], _EACH + step, [sequence], want_logits=True)
         context.decode()
         context.logits(row)

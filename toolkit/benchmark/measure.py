@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from convert.server import find_server
 from toolkit.assets import asset
 from toolkit.benchmark.machine import cache_bytes
-from toolkit.benchmark.rivals import ORDINARY, SERVER, find_server, ordinary, served
+from toolkit.benchmark.rivals import ORDINARY, SERVER, ordinary, served
 from toolkit.benchmark.rounds import Contender, Report, Row, rows_of, spread, take_turns
 from toolkit.contract.lens import Lens
-from toolkit.inference.engine import BATCH, CELLS, Engine
+from toolkit.inference.engine import CELLS, LONGEST, Engine
 
 OURS = "emotion-lrm"
 MODES = ("fast", "explain")
@@ -95,13 +96,13 @@ def measure(path: Path, texts: Sequence[str], plan: Plan, progress: Report | Non
 @contextlib.contextmanager
 def _contenders(engine: Engine, sample: Sequence[str], plan: Plan) -> Iterator[list[Contender]]:
     """What takes turns; the last two count tokens and give the roof and what ``fast`` reaches of it."""
-    few, frame, program = spread(sample, plan.ordinary_texts), engine.frames[Lens.AUTHOR], find_server()
+    few, frame = spread(sample, plan.ordinary_texts), engine.frames[Lens.AUTHOR]
     with contextlib.ExitStack() as stack:
         rivals: list[tuple[str, Sequence[str], Any]] = [
             (ORDINARY, few, stack.enter_context(ordinary(engine.model.path, frame, engine.threads)))
         ]
-        if program and plan.server:
-            answer = stack.enter_context(served(program, engine.model.path, frame, engine.threads))
+        if plan.server and find_server():
+            answer = stack.enter_context(served(engine.model.path, frame, engine.threads))
             rivals.append((SERVER, sample[:: max(1, len(sample) // 48)], answer))
         found = []
         for mode in MODES:
@@ -123,15 +124,14 @@ def _read(engine: Engine, texts: Sequence[str], mode: str) -> list[Any]:
 
 
 def _full_batch(engine: Engine) -> int:
-    """One prompt of ``BATCH`` tokens in one forward pass: what this build can do."""
+    """One prompt of ``LONGEST`` tokens in one forward pass: what this build can do."""
     context, sequence = engine.context, engine.context.n_sequences - 1
-    tokens = (engine.model.encode("The quick brown fox jumps over the lazy dog. ") * BATCH)[:BATCH]
-    for position, token in enumerate(tokens):
-        row = context.add(token, position, [sequence], want_logits=position == BATCH - 1)
+    tokens = (engine.model.encode("The quick brown fox jumps over the lazy dog. ") * LONGEST)[:LONGEST]
+    row = context.add(tokens, 0, [sequence], want_logits=True)
     context.decode()
     context.logits(row)
     context.drop(sequence)
-    return BATCH
+    return LONGEST
 
 
 def _tokens_read(engine: Engine, texts: Sequence[str]) -> int:
@@ -160,8 +160,7 @@ def _bare(engine: Engine, tokens: Sequence[int], start: int) -> float:
     """Seconds of the forward pass alone."""
     context, sequence = engine.context, engine.context.n_sequences - 1
     context.fork(0, sequence)
-    for position, token in enumerate(tokens, start):
-        row = context.add(token, position, [sequence], want_logits=position == start + len(tokens) - 1)
+    row = context.add(tokens, start, [sequence], want_logits=True)
     began = time.perf_counter()
     context.decode()
     context.logits(row)
@@ -185,7 +184,7 @@ print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 def measure_memory(engine: Engine, path: Path) -> dict[str, int | None]:
     """The peak of a process of its own that writes with all sequences, and what it may be."""
-    file, cache = path.stat().st_size, cache_bytes(engine.model.header, CELLS + engine.tuning.batch)
+    file, cache = path.stat().st_size, cache_bytes(engine.model.header, CELLS)
     found = {"file": file, "kv_cache": cache, "allowed": file + cache + _ALLOWANCE}
     if sys.platform != "linux":
         return {**found, "peak": None}

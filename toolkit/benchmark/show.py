@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -15,6 +15,9 @@ from toolkit.benchmark.growth import Growth, widest_gap
 from toolkit.benchmark.measure import MODES, OURS, Measured
 from toolkit.corpora.figures import BLUE, GREY, ORANGE, require_matplotlib
 from toolkit.inference.tuning import Tuning
+
+if TYPE_CHECKING:
+    from toolkit.benchmark.file_types import Tried
 
 
 def print_bench(machine: dict[str, Any], found: Sequence[Measured], startup: dict[str, float], file: IO[str]) -> None:
@@ -43,12 +46,24 @@ def print_growth(found: Sequence[Growth], file: IO[str]) -> None:
     console.print(f"the slowest below the fastest: {told}")
 
 
+def print_file_types(tried: Sequence[Tried], file: IO[str]) -> None:
+    """The file types from the fastest to the slowest; what lost too much is marked."""
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("type", "texts a second", "lost", "±", "KL"):
+        table.add_column(heading, justify="left" if heading == "type" else "right")
+    table.add_column("")
+    for one in sorted(tried, key=lambda one: -one.texts_per_second):
+        lost = (f"{one.loss.top1:+.3f}", f"{one.loss.noise:.3f}", f"{one.loss.kl:.4f}")
+        table.add_row(one.file_type, f"{one.texts_per_second:.1f}", *lost, "refused" if one.refused else "")
+    Console(file=file, highlight=False, markup=False).print(table)
+
+
 def print_tuning(model: str, tuning: Tuning, texts_per_second: float, kept: Path | None, file: IO[str]) -> None:
     """The settings that were found, and where they lie."""
     console = Console(file=file, highlight=False, markup=False)
     console.print(
         f"{model}: {tuning.threads} threads for batches, {tuning.single_threads} for single tokens, "
-        f"{tuning.active} sequences, {tuning.batch} tokens a batch: {texts_per_second:.1f} texts explained a second"
+        f"{tuning.active} sequences: {texts_per_second:.1f} texts explained a second"
     )
     console.print(f"kept in {kept}" if kept else "not kept: the file carries no hash of its content", style="dim")
 

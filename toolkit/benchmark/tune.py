@@ -19,7 +19,7 @@ _TEXTS = 64
 def choices(cores: int) -> dict[str, list[int]]:
     """What is tried of each setting, in this order."""
     threads = sorted({cores, max(1, cores // 2), max(1, cores - 1)}, reverse=True)
-    return {"threads": threads, "single_threads": threads, "active": [16, 24, 32, 48], "batch": [512, 1024]}
+    return {"threads": threads, "single_threads": threads, "active": [16, 24, 32, 48]}
 
 
 def search(score: Score, options: dict[str, list[int]], progress: Report | None = None) -> tuple[Tuning, float]:
@@ -56,16 +56,16 @@ def tune(path: Path, texts: Sequence[str], progress: Report | None = None) -> tu
         engine = Engine(path, threads=tuning.threads, tuning=tuning)
         try:
             if setting == "single_threads":
-                engine.context.use_threads(tuning.single_threads or 1, engine.threads)
-                return max(_rates(engine, sample[len(sample) // 2 :][:1], turns=4))
-            return max(_rates(engine, sample, turns=2))
+                engine.use_threads(tuning.single_threads or 1)
+                return max(rates(engine, sample[len(sample) // 2 :][:1], turns=4))
+            return max(rates(engine, sample, turns=2))
         finally:
             engine.close()
 
     return search(score, choices(available_threads()), progress)
 
 
-def _rates(engine: Engine, texts: Sequence[str], turns: int) -> Iterator[float]:
+def rates(engine: Engine, texts: Sequence[str], turns: int) -> Iterator[float]:
     """Texts explained a second, ``turns`` times, after one turn that warms up."""
     for turn in range(turns + 1):
         began = time.perf_counter()

@@ -70,13 +70,13 @@ def gbnf(lens: Lens, with_reasoning: bool = True) -> str:
     """The GBNF grammar of the answer through ``lens``, for llama.cpp."""
     labels = " | ".join(f'"{label}"' for label in load_taxonomy(lens.native).labels)
     spec = load_prompt()
-    middle = f"{_literal(spec.bridge)} reasoning " if with_reasoning else ""
-    lines = [f"root ::= {_literal(spec.prefill)} emotion {middle}{_literal(spec.close)}", f"emotion ::= {labels}"]
+    middle = f"{literal(spec.bridge)} reasoning " if with_reasoning else ""
+    lines = [f"root ::= {literal(spec.prefill)} emotion {middle}{literal(spec.close)}", f"emotion ::= {labels}"]
     if with_reasoning:
         lines.append(f'reasoning ::= [A-Z] [^"\\\\\\x00-\\x1F\\x7F]{{0,{spec.max_characters - 1}}}')
     return "\n".join(lines) + "\n"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

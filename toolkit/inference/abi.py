@@ -2,8 +2,8 @@
 
 llama-cpp-python mirrors C structs by hand, and their layouts change between releases. A wrong layout does not fail: it
 writes a setting into another one. So sizes, fields and the defaults that the library itself fills in are compared with
-the pinned release at every start; :func:`self_test` shows on a model that sequences are forked and packed as they
-should be.
+the pinned release at every start; :func:`self_test` shows on a model that sequences are forked, packed
+and moved as they should be.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def differences(library: Any) -> Iterator[str]:
 
 
 def self_test(path: Path) -> float:
-    """Fork a sequence and decode both branches in one batch, then evaluate one of them alone, on a model.
+    """Fork a sequence, decode both branches in one batch and move one to another context; evaluate it alone too.
 
     Returns:
         The largest difference between the two log-probabilities of any likely token (one of the 50 first).
@@ -111,44 +111,44 @@ def self_test(path: Path) -> float:
     from toolkit.inference.native import NativeContext, NativeModel
 
     model = NativeModel(path)
+    contexts = []
     try:
         tokens = model.encode(_TEXT)
+        contexts += [NativeContext(model, 256, 64, 4, threads=1) for _ in range(2)]
         half = len(tokens) // 2
-        context = NativeContext(model, 256, 64, 4, threads=1)
-        try:
-            packed = _forked(context, tokens[:half], tokens[half:])
-            alone = _alone(context, tokens)
-        finally:
-            context.close()
+        packed = _forked_and_moved(contexts[0], contexts[1], tokens[:half], tokens[half:])
+        alone = _alone(contexts[0], tokens)
     finally:
+        for context in contexts:
+            context.close()
         model.close()
     likely = np.argsort(-alone)[:50]
     apart = float(np.abs(packed - alone)[likely].max())
     if not apart < 0.25:  # also where it is no number
         raise ModelError(
-            f"A forked and packed sequence differs from the same one alone by {apart:.2f} in log-probability.",
+            f"A forked, packed and moved sequence differs from the same one alone by {apart:.2f} in log-probability.",
             f"Build the pinned release again: pip install --force-reinstall llama-cpp-python=={PINNED}",
         )
     return apart
 
 
-def _forked(context: Any, head: list[int], rest: list[int]) -> Any:
-    """Log-probabilities after ``head + rest``, where a fork of ``head`` goes another way in the same batch."""
-    for position, token in enumerate(head):
-        context.add(token, position, [0])
+def _forked_and_moved(context: Any, other: Any, head: list[int], rest: list[int]) -> Any:
+    """Log-probabilities after ``head + rest``: a fork of ``head`` goes another way, the last token another context."""
+    context.add(head, 0, [0])
     context.decode()
     context.fork(0, 1)
     context.fork(0, 2)
-    for position, (token, other) in enumerate(zip(rest, reversed(rest), strict=True), len(head)):
-        row = context.add(token, position, [1], want_logits=position == len(head) + len(rest) - 1)
-        context.add(other, position, [2])
+    context.add(rest[:-1], len(head), [1])
+    context.add(rest[::-1], len(head), [2])
     context.decode()
-    return _log_softmax(context.logits(row))
+    other.load(0, context.save(1))
+    row = other.add(rest[-1:], len(head) + len(rest) - 1, [0], want_logits=True)
+    other.decode()
+    return _log_softmax(other.logits(row))
 
 
 def _alone(context: Any, tokens: list[int]) -> Any:
-    for position, token in enumerate(tokens):
-        row = context.add(token, position, [3], want_logits=position == len(tokens) - 1)
+    row = context.add(tokens, 0, [3], want_logits=True)
     context.decode()
     return _log_softmax(context.logits(row))
 

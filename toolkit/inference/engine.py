@@ -1,84 +1,50 @@
 """Many texts at a time through one shared prompt: exact label posteriors, then constrained reasoning.
 
-The head of the prompt is evaluated once per lens and forked to every sequence. Texts are packed into full batches;
-where a label takes several tokens, its branching points ride in the same batch as further sequences that share the
-text, so that one forward pass gives the exact posterior. The rest of the label and the JSON that is already known are
-forced, and only the reasoning is sampled, for many sequences together; a sequence that ends makes room for the next
-at once.
+Two contexts on the same weights share the work. One reads: :class:`~toolkit.inference.prompts.PromptReader` packs
+prompts into passes that give posteriors and nothing else. The other writes: keys and values of a prompt move over, and
+:class:`~toolkit.inference.writing.AnswerWriter` decodes many answers together. Apart, neither is slowed down by the
+other's cells, and what is read does not depend on what is written beside it.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from toolkit.contract.lens import Lens
-from toolkit.contract.prompt import Frame, check_boundaries, frame_for, load_prompt, prepare_text
+from toolkit.contract.prompt import Frame, check_boundaries, frame_for, load_prompt
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.contract.trie import LabelTrie, build_trie
+from toolkit.inference import prompts, writing
 from toolkit.inference.native import NativeAdapter, NativeContext, NativeModel
-from toolkit.inference.posterior import pool_windows, trie_posterior
-from toolkit.inference.reasoning import ReasoningWriter, next_token
+from toolkit.inference.prompts import LONGEST, ROWS, SEQUENCES, Prompt, PromptReader, Reading, Window, pool
 from toolkit.inference.tuning import Tuning, available_threads, find_tuning, free_threads
+from toolkit.inference.writing import AnswerWriter, Explained, Task
 
-# The measured optimum on two cores: more sequences attend over each other's cells and lose again.
-ACTIVE, BATCH, SEQUENCES, CELLS = 32, 512, 192, 4096
-TILE = 64  # rows from which llama.cpp's attention works in tiles
-REFILL = 8  # places that have to be free before newcomers join: their prompts are cheaper together
-_HEADS = {Lens.AUTHOR: 0, Lens.READER: 1}
+__all__ = ["CELLS", "LONGEST", "Choose", "Engine", "Explained", "Reading", "Survey", "Written", "available_threads"]
 
-__all__ = ["ACTIVE", "BATCH", "Choose", "Engine", "Explained", "Reading", "available_threads"]
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What one forward pass says: ``posterior`` (native labels,) summing to 1, and ``coverage``, 0 to 1."""
-
-    posterior: np.ndarray
-    coverage: float
+CELLS = prompts.CELLS + writing.CELLS
+Choose = Callable[[np.ndarray], int]
+# Number and words of a text, its reading, and what is written of its reasoning.
+Written = Callable[[int, str, Reading, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
-    """A reading with the native label that was argued for and the reasoning."""
+class Survey:
+    """A text that was read window by window: what they say together, and each for itself."""
 
     reading: Reading
-    label: int
-    reasoning: str
+    prompts: Sequence[Prompt]
 
-
-Choose = Callable[[np.ndarray], int]
-
-
-@dataclass(slots=True)
-class _Window:
-    """A piece of a text that one sequence takes, with the text it came from."""
-
-    index: int
-    tokens: list[int]
-    text: str
-    last: bool = True
-    label: int | None = None
-    reading: Reading | None = None
-
-
-@dataclass(slots=True)
-class _Slot:
-    """One active sequence of the explain mode."""
-
-    window: _Window
-    ids: list[int]
-    position: int
-    pending: list[int]
-    writer: ReasoningWriter
-    cells: int
-    rows: dict[int, int] = field(default_factory=dict)
-    row: int = -1
+    def clearest(self, label: int) -> Window:
+        """The window that speaks most clearly for a label, to be explained for all."""
+        best = max(self.prompts, key=lambda prompt: float(prompt.reading.posterior[label]))
+        return replace(best.window, chosen=(self.reading, label))
 
 
 class Engine:
@@ -92,8 +58,7 @@ class Engine:
             text is read in overlapping windows.
         lora: a GGUF-LoRA to add to the weights; see :meth:`swap`.
         tuning: None takes the one that ``bench --tune`` left for this machine and model, if there is one.
-        exact: about half as fast, but with F32 weights no log-probability depends on what else is in the batch by more
-            than .00001; other weights round what they are multiplied with, and gain nothing.
+        by_grammar: sample with llama.cpp's full grammar sampler, to compare: the same answers, many times slower.
 
     Raises:
         ConvertError: for a damaged file.
@@ -109,10 +74,10 @@ class Engine:
         context_window: int | None = None,
         lora: Path | None = None,
         tuning: Tuning | None = None,
-        exact: bool = False,
+        by_grammar: bool = False,
     ) -> None:
         self.model = NativeModel(path, gpu_layers)
-        self.tuning = tuning or find_tuning(self.model.header.metadata) or Tuning(active=ACTIVE, batch=BATCH)
+        self.tuning = tuning or find_tuning(self.model.header.metadata) or Tuning()
         free = free_threads()
         self.threads = threads or min(self.tuning.threads or free, free)
         single = threads or min(self.tuning.single_threads or self.threads, free)
@@ -122,14 +87,13 @@ class Engine:
         }
         for trie in self.tries.values():
             check_boundaries(self.model, trie.labels)
-        batch = self.tuning.batch
-        self.context = NativeContext(self.model, CELLS + batch, batch, SEQUENCES, self.threads, single, exact)
-        self._pieces: list[bytes] | None = None
-        self._heads: set[Lens] = set()
-        self._free = deque(range(len(_HEADS), SEQUENCES))
-        window = context_window or int(self.model.header.metadata.get("emotion_lrm.context_window", BATCH))
-        self._window_tokens = min(window, BATCH) - self._overhead()
-        self._overlap = self._window_tokens // 8
+        self.context = NativeContext(self.model, prompts.CELLS, LONGEST, SEQUENCES, self.threads, single)
+        self.pen = NativeContext(self.model, writing.CELLS, ROWS + 1, self.tuning.active, self.threads, single)
+        window = context_window or int(self.model.header.metadata.get("emotion_lrm.context_window", LONGEST))
+        shared = (self.model, self.context, self.frames, self.tries)
+        rows = LONGEST if gpu_layers else ROWS  # a GPU likes full passes better than sums in the same order
+        self._reader = PromptReader(*shared, min(window, LONGEST) - self._overhead(), rows)
+        self._writer = AnswerWriter(self.model, self.pen, self.frames, self.tries, by_grammar)
         self.adapter: NativeAdapter | None = None
         if lora is not None:
             try:
@@ -148,273 +112,117 @@ class Engine:
             ModelError: for an adapter of another model.
         """
         adapter = NativeAdapter(self.model, lora) if lora is not None else None
-        self.context.use_adapter(adapter)
+        for context in (self.context, self.pen):
+            context.use_adapter(adapter)
         self.adapter = adapter
-        for sequence in _HEADS.values():  # the shared heads were evaluated with the old weights
-            self.context.drop(sequence)
-        self._heads.clear()
+        self._reader.forget()
+
+    def use_threads(self, single: int) -> None:
+        """From the next pass on so many threads for a pass of a single token."""
+        for context in (self.context, self.pen):
+            context.use_threads(single, self.threads)
 
     def close(self) -> None:
-        """Free context and weights."""
+        """Free contexts and weights."""
         self.context.close()
+        self.pen.close()
         self.model.close()
 
     def read(self, texts: Iterable[str | None], lens: Lens) -> Iterator[Reading]:
-        """The posterior and coverage of every text, in order; lazy, one full batch at a time.
+        """The posterior and coverage of every text, in order; lazy, one forward pass at a time.
 
         Args:
-            texts: a None among them says that none is there at the moment, so a batch goes off that is not full.
+            texts: a None among them says that none is there at the moment, so a pass goes off that is not full.
         """
-        collected: list[tuple[Reading, int]] = []
-        nothing: list[_Window | None] = [None]
-        windows = (window for pieces in self._pieces_of(texts) for window in pieces or nothing)
-        for window, reading in self._read_windows(windows, lens):
-            collected.append((reading, len(window.tokens)))
-            if window.last:
-                yield _pool(collected)
+        nothing: list[Window | None] = [None]
+        windows = (window for text in texts for window in (nothing if text is None else self._reader.split(text)))
+        collected: list[Prompt] = []
+        for prompt in itertools.chain.from_iterable(self._reader.passes(windows, lens)):
+            collected.append(prompt)
+            if prompt.window.last:
+                yield pool(collected)
                 collected = []
 
-    def explain(self, texts: Iterable[str | None], lens: Lens, choose: Choose) -> Iterator[Explained]:
+    def survey(self, text: str, lens: Lens) -> Iterator[Survey | None]:
+        """Read one long text: None after each forward pass, so that others can be read in between, then the survey."""
+        found: list[Prompt] = []
+        for read in self._reader.passes(self._reader.split(text), lens):
+            found += read
+            yield None
+        yield Survey(pool(found), found)
+
+    def explain(
+        self, texts: Iterable[str | Window | None], lens: Lens, choose: Choose, watch: Written | None = None
+    ) -> Iterator[Explained]:
         """Reading, label and reasoning of every text, in order; lazy with a bounded look-ahead.
 
         Args:
-            texts: a None among them says that none is there at the moment, so the sequences at work go on alone.
+            texts: a None among them says that none is there at the moment, so the sequences at work go on alone. A
+                window is what :meth:`Survey.clearest` found.
             choose: from a posterior the index of the native label to argue for.
+            watch: called for every text at work whenever its reasoning has grown by a token; of a text of several
+                windows it hears the words of the one that is explained.
         """
-        waiting = self._pieces_of(texts)
+        tasks = self._tasks(texts, lens, choose)
+        ready: deque[Task] = deque()
         finished: dict[int, Explained] = {}
-        active: list[_Slot] = []
-        due = 0
+        due, more = 0, True
         try:
-            upcoming = next(waiting, None)
-            while active or upcoming is not None:
-                if upcoming and len(upcoming) > 1:
-                    upcoming = [self._clearest(upcoming, lens, choose)]
-                newcomers: list[_Slot] = []
-                if not active or len(active) + REFILL <= self.tuning.active:
-                    while upcoming and len(upcoming) == 1 and self._fits(active, upcoming[0], lens):
-                        newcomers.append(self._admit(upcoming[0], lens))
-                        active.append(newcomers[-1])
-                        upcoming = next(waiting, None)
-                self._begin(newcomers, active, lens, choose)
-                self._step(active, finished)
-                active = [slot for slot in active if slot.window.index not in finished]
+            while more or ready or self._writer.busy:
+                more = self._fill(ready, tasks, lens)
+                finished |= self._writer.step()
+                if watch is not None:
+                    for task, written in self._writer.unfinished():
+                        watch(task.number, task.prompt.window.text, task.reading, written)
                 while due in finished:
                     yield finished.pop(due)
                     due += 1
-                if upcoming == []:
-                    upcoming = next(waiting, None)
         finally:
-            self.context.discard()
-            for slot in active:
-                self._release(slot.ids)
+            self._writer.abandon()
 
-    # Windows
+    def _fill(self, ready: deque[Task], tasks: Iterator[list[Task]], lens: Lens) -> bool:
+        """Let sequences join while there is room, and read more where none is ready; says whether more may come."""
+        while True:
+            while ready and self._writer.admit(ready[0], lens):
+                ready.popleft()
+            if ready or not self._writer.places:
+                return True
+            read = next(tasks, None)
+            if not read:
+                return read is not None
+            ready.extend(read)
 
-    def _pieces_of(self, texts: Iterable[str | None]) -> Iterator[list[_Window]]:
-        """The windows of each text; none for a None."""
-        indices = itertools.count()
-        for text in texts:
-            yield [] if text is None else list(self._split(next(indices), prepare_text(text)))
+    def _tasks(self, texts: Iterable[str | Window | None], lens: Lens, choose: Choose) -> Iterator[list[Task]]:
+        """What is to be written, a pass of prompts at a time."""
+        numbers = itertools.count()
+        windows = (None if text is None else self._window(text, lens, choose) for text in texts)
+        for read in self._reader.passes(windows, lens, keep=True):
+            yield [Task(next(numbers), prompt, *_decide(prompt, choose)) for prompt in read]
 
-    def _split(self, index: int, text: str) -> Iterator[_Window]:
-        """The text whole, or in windows that overlap by an eighth."""
-        tokens = self.model.encode(text)
-        size, stride = self._window_tokens, self._window_tokens - self._overlap
-        if len(tokens) <= size:
-            yield _Window(index, tokens, text)
-            return
-        for start in range(0, len(tokens) - self._overlap, stride):
-            part = tokens[start : start + size]
-            last = start + size >= len(tokens)
-            yield _Window(index, part, b"".join(self.pieces[t] for t in part).decode("utf-8", "ignore"), last)
-
-    def _clearest(self, windows: list[_Window], lens: Lens, choose: Choose) -> _Window:
-        """Of a text of several windows the one that speaks most clearly for the label that all together chose."""
-        readings = [reading for _, reading in self._read_windows(iter(windows), lens)]
-        pooled = _pool([(r, len(w.tokens)) for r, w in zip(readings, windows, strict=True)])
-        label = choose(pooled.posterior)
-        best = max(range(len(windows)), key=lambda i: float(readings[i].posterior[label]))
-        windows[best].label, windows[best].reading = label, pooled
-        return windows[best]
-
-    # Fast: one forward pass a batch of windows
-
-    def _read_windows(self, windows: Iterable[_Window | None], lens: Lens) -> Iterator[tuple[_Window, Reading]]:
-        trie, extra = self.tries[lens], self._branch_tokens(lens)
-        packed: list[tuple[_Window, list[int], dict[int, int]]] = []
-        try:
-            for window in windows:
-                need = len(window.tokens) + self._suffix_length(lens) + extra if window else self.context.n_batch + 1
-                if packed and (need > self.context.room or len(trie.branches) > len(self._free)):
-                    ready, packed = packed, []
-                    yield from self._read_batch(ready, trie)
-                if window is None:
-                    continue
-                ids = [self._free.popleft() for _ in trie.branches]
-                packed.append((window, ids, self._add_prompt(window.tokens, ids, lens)))
-            ready, packed = packed, []
-            yield from self._read_batch(ready, trie)
-        finally:  # an input that fails half-way must not leave its neighbours' tokens behind
-            self.context.discard()
-            for _, ids, _ in packed:
-                self._release(ids)
-
-    def _read_batch(
-        self, packed: list[tuple[_Window, list[int], dict[int, int]]], trie: LabelTrie
-    ) -> list[tuple[_Window, Reading]]:
-        self.context.decode()
-        result = []
-        for window, ids, rows in packed:
-            result.append((window, self._reading(trie, rows)))
-            self._release(ids)
-        return result
-
-    def _add_prompt(self, tokens: list[int], ids: list[int], lens: Lens) -> dict[int, int]:
-        """Put text, tail and prefill into the batch for all ``ids`` at once, and each label branch for its own id.
-
-        Returns the batch row at which each branch's logits will stand.
-        """
-        frame = self.frames[lens]
-        self._evaluate_head(lens)
-        for sequence in ids:
-            self.context.fork(_HEADS[lens], sequence)
-        position, row = len(frame.head), -1
-        known = [*tokens, *frame.tail, *frame.prefill]
-        for i, token in enumerate(known):
-            row = self.context.add(token, position + i, ids, want_logits=i == len(known) - 1)
-        rows = {0: row}
-        for branch, sequence in zip(range(1, len(ids)), ids[1:], strict=True):
-            path = self.tries[lens].branches[branch].path
-            for i, token in enumerate(path):
-                last = i == len(path) - 1
-                rows[branch] = self.context.add(token, position + len(known) + i, [sequence], want_logits=last)
-        return rows
-
-    def _reading(self, trie: LabelTrie, rows: dict[int, int]) -> Reading:
-        posterior, coverage = trie_posterior(trie, {b: self.context.logits(row) for b, row in rows.items()})
-        return Reading(posterior, coverage)
-
-    # Explain: continuous batching
-
-    def _fits(self, active: list[_Slot], window: _Window, lens: Lens) -> bool:
-        """Whether a window can join now: a free place, sequence ids, KV cells, and room in this step's batch."""
-        need = len(window.tokens) + self._suffix_length(lens) + self._branch_tokens(lens)
-        cells = sum(slot.cells for slot in active) + sum(len(f.head) for f in self.frames.values())
-        return (
-            len(active) < self.tuning.active
-            and len(self._free) >= len(self.tries[lens].branches)
-            and need <= self.context.room
-            and cells + self._cells_for(window, lens) <= CELLS
-        )
-
-    def _admit(self, window: _Window, lens: Lens) -> _Slot:
-        ids = [self._free.popleft() for _ in self.tries[lens].branches]
-        rows = self._add_prompt(window.tokens, ids, lens)
-        position = len(self.frames[lens].head) + len(window.tokens) + self._suffix_length(lens)
-        return _Slot(window, ids, position, [], ReasoningWriter(window.text), self._cells_for(window, lens), rows)
-
-    def _begin(self, newcomers: list[_Slot], active: list[_Slot], lens: Lens, choose: Choose) -> None:
-        """Evaluate the prompts of ``newcomers``, then what is known of their answers, up to its last token.
-
-        Both have batches of their own where the step that all take together would grow to a tile: tiles cost little
-        where neighbouring rows share their cells, and several times the rest where every row is another sequence.
-        """
-        self.context.decode()
-        for slot in newcomers:
-            self._start_answer(slot, lens, choose)
-        if sum(len(slot.pending) for slot in active) < TILE:
-            return
-        for slot in newcomers:
-            if len(slot.pending) > self.context.room:
-                self.context.decode()
-            self._add_pending(slot, slot.pending[:-1])
-            slot.pending = slot.pending[-1:]
-        self.context.decode()
-
-    def _step(self, active: list[_Slot], finished: dict[int, Explained]) -> None:
-        """One forward pass for all active sequences, then each decides what it evaluates next."""
-        for slot in active:
-            slot.row = self._add_pending(slot, slot.pending, want_logits=True)
-        self.context.decode()
-        for slot in active:
-            if self._write(slot):
-                window = slot.window
-                assert window.reading is not None
-                assert window.label is not None
-                finished[window.index] = Explained(window.reading, window.label, slot.writer.finish())
-                self._release(slot.ids)
-
-    def _add_pending(self, slot: _Slot, tokens: list[int], want_logits: bool = False) -> int:
-        row = -1
-        for token in tokens:
-            row = self.context.add(token, slot.position, slot.ids[:1], want_logits)
-            slot.position += 1
-        return row
-
-    def _start_answer(self, slot: _Slot, lens: Lens, choose: Choose) -> None:
-        """Read the posterior, choose the label and force it and the JSON after it."""
-        trie, window = self.tries[lens], slot.window
-        if window.reading is None or window.label is None:
-            window.reading = self._reading(trie, slot.rows)
-            window.label = choose(window.reading.posterior)
-        self._release(slot.ids[1:])
-        slot.ids, slot.rows = slot.ids[:1], {}
-        # A label that is the beginning of another ends with the first token of the bridge in the trie.
-        label = self.model.encode(trie.labels[window.label])
-        slot.pending = [*label, *self.frames[lens].bridge]
-
-    def _write(self, slot: _Slot) -> bool:
-        """Take the next token of the reasoning; says whether the sequence is finished."""
-        token = next_token(slot.writer, self.context.logits(slot.row), self.pieces)
-        slot.pending = [token]
-        return token < 0 or slot.writer.done or slot.writer.exhausted()
+    def _window(self, text: str | Window, lens: Lens, choose: Choose) -> Window:
+        """The window that is explained: the whole text, or of several the clearest."""
+        if isinstance(text, Window):
+            return text
+        windows = self._reader.split(text)
+        if len(windows) == 1:
+            return windows[0]
+        survey = [found for found in self.survey(text, lens) if found][-1]
+        return survey.clearest(choose(survey.reading.posterior))
 
     # Bookkeeping
-
-    @property
-    def pieces(self) -> list[bytes]:
-        """The bytes of every token, read on first use: label-only work needs none."""
-        if self._pieces is None:
-            self._pieces = self.model.pieces()
-        return self._pieces
-
-    def _evaluate_head(self, lens: Lens) -> None:
-        if lens not in self._heads:
-            frame = self.frames[lens]
-            for position, token in enumerate(frame.head):
-                self.context.add(token, position, [_HEADS[lens]])
-            self.context.decode()
-            self._heads.add(lens)
-
-    def _release(self, ids: list[int]) -> None:
-        for sequence in ids:
-            self.context.drop(sequence)
-            self._free.append(sequence)
 
     def _suffix_length(self, lens: Lens) -> int:
         return len(self.frames[lens].tail) + len(self.frames[lens].prefill)
 
-    def _branch_tokens(self, lens: Lens) -> int:
-        return sum(len(branch.path) for branch in self.tries[lens].branches)
-
     def _answer_length(self, lens: Lens) -> int:
         longest = max(len(path) for path in self.tries[lens].paths)
         return longest + len(self.frames[lens].bridge) + load_prompt().max_tokens
-
-    def _cells_for(self, window: _Window, lens: Lens) -> int:
-        answer = max(self._answer_length(lens), self._branch_tokens(lens))
-        return len(window.tokens) + self._suffix_length(lens) + answer
 
     def _overhead(self) -> int:
         """The most tokens that prompt and answer add to a text, over both lenses."""
         return max(len(self.frames[lens].head) + self._suffix_length(lens) + self._answer_length(lens) for lens in Lens)
 
 
-def _pool(collected: list[tuple[Reading, int]]) -> Reading:
-    if len(collected) == 1:
-        return collected[0][0]
-    lengths = np.array([length for _, length in collected], np.float64)
-    posterior = pool_windows(np.stack([r.posterior for r, _ in collected]), lengths)
-    coverage = float(np.average([r.coverage for r, _ in collected], weights=lengths))
-    return Reading(posterior, coverage)
+def _decide(prompt: Prompt, choose: Choose) -> tuple[Reading, int]:
+    """What a prompt says, or all windows of its text together, and the label that is argued for."""
+    return prompt.window.chosen or (prompt.reading, choose(prompt.reading.posterior))

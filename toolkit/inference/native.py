@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ class NativeModel:
         ids = self.encode(token, control=True)
         return ids[0] if len(ids) == 1 and llama_cpp.llama_vocab_is_control(self.vocab, ids[0]) else None
 
+    @cached_property
     def pieces(self) -> list[bytes]:
         """The bytes of every token; empty for control tokens. Bytes, as a token may be part of a character."""
         buffer = ctypes.create_string_buffer(512)
@@ -77,6 +79,10 @@ class NativeModel:
             size = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
             result.append(buffer.raw[: max(size, 0)])
         return result
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, without the characters that are cut at either end."""
+        return b"".join(self.pieces[token] for token in tokens).decode("utf-8", "ignore")
 
 
 class NativeAdapter:
@@ -110,6 +116,42 @@ def _check_adapter(adapter: Header, model: Header) -> None:
             raise ModelError(f"{name} does not fit this model: {tensor.name}.", hint)
 
 
+class NativeGrammar:
+    """llama.cpp's own grammar sampler at work on one text: every step walks the whole vocabulary.
+
+    Args:
+        gbnf: a grammar whose first rule is ``root``.
+
+    Raises:
+        ModelError: where llama.cpp does not understand the grammar.
+    """
+
+    def __init__(self, model: NativeModel, gbnf: str) -> None:
+        self.pointer: Any = llama_cpp.llama_sampler_init_grammar(model.vocab, gbnf.encode(), b"root")
+        if not self.pointer:
+            raise ModelError("llama.cpp does not understand a grammar.", "Report this with the text that was read.")
+        self._candidates = np.zeros(model.n_vocab, [("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+        self._candidates["id"] = np.arange(model.n_vocab)
+
+    def close(self) -> None:
+        """Free the sampler; safe to call twice."""
+        if self.pointer:
+            llama_cpp.llama_sampler_free(self.pointer)
+            self.pointer = None
+
+    def apply(self, logits: np.ndarray) -> np.ndarray:
+        """The logits, shape (n_vocab,), with minus infinity for every token that may not stand here."""
+        self._candidates["logit"] = logits
+        data = self._candidates.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token_data))
+        array = llama_cpp.llama_token_data_array(data, len(self._candidates), -1, False)
+        llama_cpp.llama_sampler_apply(self.pointer, ctypes.byref(array))
+        return self._candidates["logit"]
+
+    def accept(self, token: int) -> None:
+        """Go on behind a token that :meth:`apply` left standing; any other one ends the process."""
+        llama_cpp.llama_sampler_accept(self.pointer, token)
+
+
 class NativeContext:
     """A KV cache shared by many sequences, and a batch of tokens to evaluate in it.
 
@@ -119,7 +161,6 @@ class NativeContext:
         n_sequences: sequence ids 0 to ``n_sequences - 1``.
         threads: for batches.
         single_threads: for a batch of one token; None takes ``threads``.
-        exact: 32-bit cache and no flash attention, so that with F32 weights a result is the same in every batch.
     """
 
     def __init__(
@@ -130,15 +171,11 @@ class NativeContext:
         n_sequences: int,
         threads: int,
         single_threads: int | None = None,
-        exact: bool = False,
     ) -> None:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = n_cells, n_batch, n_batch
         params.n_seq_max = n_sequences
         params.n_threads, params.n_threads_batch = single_threads or threads, threads
-        if exact:
-            params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
-            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.kv_unified = True  # llama_memory_seq_cp of part of a sequence can abort without it
         params.swa_full = True  # Gemma 3 could not reuse the shared head otherwise
         params.no_perf = True
@@ -155,7 +192,7 @@ class NativeContext:
         self._counts = np.zeros(n_batch, np.int32)
         self._wanted = np.zeros(n_batch, np.int8)
         self._sequences = np.zeros(n_batch * n_sequences, np.int32)
-        self._owners = (ctypes.POINTER(ctypes.c_int32) * n_batch)()
+        self._owners = np.zeros(n_batch, np.uintp)  # where in _sequences the ids of each row begin, as addresses
         self._fill = self._used = 0
         self.evaluated = 0
 
@@ -170,22 +207,32 @@ class NativeContext:
         """Tokens that still fit into the batch."""
         return self.n_batch - self._fill
 
-    def add(self, token: int, position: int, sequences: Sequence[int], want_logits: bool = False) -> int:
-        """Put one token into the batch, seen by every one of ``sequences``; returns its row.
+    def add(self, tokens: Sequence[int], position: int, sequences: Sequence[int], want_logits: bool = False) -> int:
+        """Put tokens that follow each other into the batch, seen by every one of ``sequences``.
+
+        Args:
+            position: of the first token.
+            want_logits: behind the last token.
+
+        Returns:
+            The row of the last token.
 
         Raises:
-            IndexError: where the batch is full or a sequence id is out of range.
+            IndexError: where the batch has no room or a sequence id is out of range.
         """
-        row, start = self._fill, self._used
-        if row >= self.n_batch or max(sequences) >= self.n_sequences:
+        start, end, width = self._fill, self._fill + len(tokens), len(sequences)
+        if not tokens or end > self.n_batch or min(sequences) < 0 or max(sequences) >= self.n_sequences:
             raise IndexError("batch or sequence out of range")
-        end = start + len(sequences)
-        self._sequences[start:end] = sequences
-        self._owners[row] = ctypes.cast(self._sequences.ctypes.data + 4 * start, ctypes.POINTER(ctypes.c_int32))
-        self._tokens[row], self._positions[row], self._counts[row] = token, position, len(sequences)
-        self._wanted[row] = want_logits
-        self._fill, self._used = row + 1, end
-        return row
+        used = self._used + width * len(tokens)
+        self._sequences[self._used : used].reshape(-1, width)[:] = sequences
+        self._owners[start:end] = self._sequences.ctypes.data + 4 * np.arange(self._used, used, width)
+        self._tokens[start:end] = tokens
+        self._positions[start:end] = np.arange(position, position + len(tokens))
+        self._counts[start:end] = width
+        self._wanted[start:end] = False
+        self._wanted[end - 1] = want_logits
+        self._fill, self._used = end, used
+        return end - 1
 
     def decode(self) -> None:
         """Evaluate the batch and empty it.
@@ -200,7 +247,7 @@ class NativeContext:
         batch.token = self._tokens.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token))
         batch.pos = self._positions.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_pos))
         batch.n_seq_id = self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        batch.seq_id = ctypes.cast(self._owners, ctypes.POINTER(ctypes.POINTER(llama_cpp.llama_seq_id)))
+        batch.seq_id = self._owners.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(llama_cpp.llama_seq_id)))
         batch.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
         status = llama_cpp.llama_decode(self.pointer, batch)
         self.evaluated += self._fill
@@ -242,3 +289,25 @@ class NativeContext:
     def drop(self, sequence: int) -> None:
         """Forget a sequence; its cells are free again unless shared."""
         llama_cpp.llama_memory_seq_rm(self.memory, sequence, -1, -1)
+
+    def save(self, sequence: int) -> np.ndarray:
+        """Keys and values of a sequence as bytes, for :meth:`load` of a context of the same model."""
+        size = llama_cpp.llama_state_seq_get_size(self.pointer, sequence)
+        state = np.empty(size, np.uint8)
+        written = llama_cpp.llama_state_seq_get_data(self.pointer, _bytes(state), size, sequence)
+        if written != size:
+            raise ModelError("llama.cpp could not copy a sequence.", "Report this with --debug.")
+        return state
+
+    def load(self, sequence: int, state: np.ndarray) -> None:
+        """Give ``sequence``, which is empty, what :meth:`save` returned.
+
+        Raises:
+            ModelError: where the KV cache is full.
+        """
+        if not llama_cpp.llama_state_seq_set_data(self.pointer, _bytes(state), len(state), sequence):
+            raise ModelError("llama.cpp could not take up a sequence.", "Report this with --debug.")
+
+
+def _bytes(state: np.ndarray) -> Any:
+    return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

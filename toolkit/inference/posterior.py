@@ -26,12 +26,12 @@ def trie_posterior(trie: LabelTrie, logits: Mapping[int, np.ndarray]) -> tuple[n
     restricted = np.ones(len(trie.labels))
     unrestricted = np.ones(len(trie.labels))
     for index, branch in enumerate(trie.branches):
-        at = np.asarray(logits[index], np.float64)
-        allowed = at[list(branch.tokens)]
+        at = np.asarray(logits[index])
+        allowed = at[list(branch.tokens)].astype(np.float64)
         peak = at.max()
         within = np.exp(allowed - allowed.max())
         within /= within.sum()
-        among_all = np.exp(allowed - peak) / np.exp(at - peak).sum()
+        among_all = np.exp(allowed - peak) / np.exp(at - peak).sum(dtype=np.float64)
         for column, members in enumerate(branch.members):
             restricted[list(members)] *= within[column]
             unrestricted[list(members)] *= among_all[column]

@@ -105,4 +105,4 @@ def _tokenizer(path: Path, base: Path | None) -> Finding:
 def _self_test(path: Path) -> Finding:
     from toolkit.inference.abi import self_test
 
-    return "ok", f"forked and packed sequences read as single ones (difference {self_test(path):.4f})"
+    return "ok", f"forked, packed and moved sequences read as single ones (difference {self_test(path):.4f})"

@@ -48,7 +48,9 @@ class ReasoningWriter:
         after = self._follow(body)
         begun = self._decoder.getstate()[0]  # the first bytes of a character that the next token has to complete
         ends = mark and self.written + body and not begun and after and after[0] is None
-        if not piece or after is None or (mark and not (ends and rest in ("", "}"))) or self._dead_end(after[0], begun):
+        no_capital = begun and not self.written and not body  # capitals are single bytes
+        wrong_end = mark and not (ends and rest in ("", "}"))
+        if not piece or after is None or no_capital or wrong_end or self._dead_end(after[0], begun):
             self._decoder.setstate(state)
             return False
         self._quote, self._words_left = after
@@ -81,10 +83,14 @@ class ReasoningWriter:
     def _may_grow(self, quote: str, left: int) -> bool:
         """Whether words of the text start like this and within the share that is left.
 
-        White space counts with the word after it: a quote that ended in it could not be closed.
+        White space counts with the word after it: a quote that ended in it, or began with it, could not be closed.
         """
         words = count_words(quote) + quote[-1].isspace()
-        return words <= left and any(not self._cuts_before(start) for start in self._places(quote))
+        return (
+            words <= left
+            and not quote[0].isspace()
+            and any(not self._cuts_before(start) for start in self._places(quote))
+        )
 
     def _dead_end(self, quote: str | None, begun: bytes) -> bool:
         """Whether no character that starts with the bytes ``begun`` can go on the open quote or close it."""

@@ -21,6 +21,7 @@ from toolkit.config import Config, load_config
 from toolkit.contract.lens import Lens
 from toolkit.contract.prompt import load_prompt
 from toolkit.errors import ModelError, UsageError
+from toolkit.inference.tuning import find_file_type
 
 Progress = Callable[[int, int, str], None]
 
@@ -72,7 +73,7 @@ def parse_name(name: str | None) -> tuple[str, str]:
     shipped = load_shipped()
     name = name or shipped.default
     if name in shipped.models:
-        return name, default_file_type()
+        return name, _own_file_type(shipped.models[name].adapter)
     for known in shipped.models:
         suffix = name.removeprefix(f"{known}-").upper()
         if name.startswith(f"{known}-") and suffix in FILE_TYPES:
@@ -82,6 +83,12 @@ def parse_name(name: str | None) -> tuple[str, str]:
         f"There is no model {name!r}.",
         f"Known: {', '.join(shipped.models)}, optionally followed by - and one of {types}; or pass a GGUF file.",
     )
+
+
+def _own_file_type(adapter: str) -> str:
+    """What ``bench --tune`` found to be this machine's best, else what its processor promises."""
+    kept = find_file_type(asset("models", "adapters", adapter))
+    return kept if kept in FILE_TYPES else default_file_type()
 
 
 def default_name(lenses: Collection[Lens]) -> str:

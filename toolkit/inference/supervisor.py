@@ -26,6 +26,7 @@ from toolkit.errors import EmotionLRMError
 from toolkit.inference.boot import python_command
 from toolkit.inference.fair_queue import FairQueue, Job
 from toolkit.inference.protocol import WorkerDiedError, analysis_from, decode, encode, error_from
+from toolkit.inference.turns import LONG
 
 log = logging.getLogger(__name__)
 
@@ -105,9 +106,10 @@ class Supervisor:
         self._changed.set()
 
     def abandon(self, job: Job) -> None:
-        """Nobody waits for a job any more: keep the worker from beginning it, if it has it and has not."""
+        """Nobody waits for a job any more: keep the worker from beginning it, and from reading on in a long text."""
         pipe = self._process.stdin if self._process else None
-        if job.request.number in self._running and not job.begun and pipe and not pipe.is_closing():
+        stoppable = not job.begun or len(job.request.text) > LONG
+        if job.request.number in self._running and stoppable and pipe and not pipe.is_closing():
             pipe.write(encode({"drop": job.request.number}))
 
     def look(self) -> None:
@@ -179,15 +181,23 @@ class Supervisor:
             self._heard = time.monotonic()
             if "failed" in message:
                 return error_from(message["failed"])
-            if "id" in message:
+            if "partial" in message:
+                self._pass_on(message)
+            elif "id" in message:
                 self._settle(message)
             elif "begun" in message:
-                self._running[message["begun"]].begun = True
+                if job := self._running.get(message["begun"]):  # it may have been dropped at the same moment
+                    job.begun = True
             else:
                 self._ready |= "ready" in message
                 self._tell(message)
             self._changed.set()
         return None
+
+    def _pass_on(self, message: Mapping[str, Any]) -> None:
+        job = self._running.get(message["id"])  # None where it was dropped meanwhile
+        if job is not None and job.told is not None and not job.abandoned:
+            job.told(analysis_from(message["partial"], job.request.text))
 
     def _settle(self, message: Mapping[str, Any]) -> None:
         job = self._running.pop(message["id"])

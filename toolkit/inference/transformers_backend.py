@@ -27,7 +27,7 @@ from toolkit.contract.trie import build_trie
 from toolkit.errors import ModelError, UsageError
 from toolkit.inference import store
 from toolkit.inference.calibration import parse_calibration
-from toolkit.inference.engine import BATCH, Choose, Explained, Reading
+from toolkit.inference.engine import LONGEST, Choose, Explained, Reading, Written
 from toolkit.inference.model import EmotionModel
 from toolkit.inference.posterior import pool_windows, trie_posterior
 from toolkit.inference.reasoning import ReasoningWriter, next_token
@@ -90,12 +90,12 @@ class TransformersEngine:
         context_window: the most tokens of prompt and answer; a longer text is read in overlapping windows.
     """
 
-    def __init__(self, model: Any, tokenizer: TransformersTokenizer, context_window: int = BATCH) -> None:
+    def __init__(self, model: Any, tokenizer: TransformersTokenizer, context_window: int = LONGEST) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.frames = {lens: frame_for(tokenizer, lens) for lens in Lens}
         self.tries = {lens: build_trie(tokenizer, load_taxonomy(lens.native).labels) for lens in Lens}
         self.pieces = tokenizer.pieces(model.get_input_embeddings().weight.shape[0])
-        self._window = min(context_window, BATCH) - max(map(self._overhead, Lens))
+        self._window = min(context_window, LONGEST) - max(map(self._overhead, Lens))
 
     def close(self) -> None:
         """Free the weights."""
@@ -107,17 +107,21 @@ class TransformersEngine:
             if text is not None:
                 yield self._pooled(self._windows(text), lens)[0]
 
-    def explain(self, texts: Iterable[str | None], lens: Lens, choose: Choose) -> Iterator[Explained]:
-        """Reading, label and reasoning of every text, in order; ``choose`` gives the native label to argue for."""
-        for text in texts:
-            if text is None:
-                continue
+    def explain(
+        self, texts: Iterable[str | None], lens: Lens, choose: Choose, watch: Written | None = None
+    ) -> Iterator[Explained]:
+        """Reading, label and reasoning of every text, in order; arguments as for ``Engine.explain``."""
+        for number, text in enumerate(text for text in texts if text is not None):
             windows = self._windows(text)
             pooled, readings = self._pooled(windows, lens)
             label = choose(pooled.posterior)
             clearest = max(range(len(windows)), key=lambda i: float(readings[i].posterior[label]))
             shown = prepare_text(text) if len(windows) == 1 else self._spelled(windows[clearest])
-            yield Explained(pooled, label, self._reason(windows[clearest], shown, label, lens))
+            writer = ReasoningWriter(shown)
+            for _ in self._reason(windows[clearest], writer, label, lens):
+                if watch is not None:
+                    watch(number, shown, pooled, writer.written)
+            yield Explained(pooled, label, writer.finish())
 
     def _overhead(self, lens: Lens) -> int:
         frame, longest = self.frames[lens], max(map(len, self.tries[lens].paths))
@@ -169,11 +173,10 @@ class TransformersEngine:
         logits = {i: found[i, ends.index(len(row) - 1)].cpu().numpy() for i, row in enumerate(rows)}
         return Reading(*trie_posterior(trie, logits))
 
-    def _reason(self, tokens: Sequence[int], shown: str, label: int, lens: Lens) -> str:
-        """Write the reasoning for a label greedily, held to the words of ``shown``."""
+    def _reason(self, tokens: Sequence[int], writer: ReasoningWriter, label: int, lens: Lens) -> Iterator[None]:
+        """Write the reasoning for a label greedily, token by token."""
         import torch
 
-        writer = ReasoningWriter(shown)
         named = self.tokenizer.encode(self.tries[lens].labels[label])
         pending, cache = [*self._prompt(tokens, lens), *named, *self.frames[lens].bridge], None
         while True:
@@ -183,8 +186,9 @@ class TransformersEngine:
             cache = out.cache
             token = next_token(writer, out.logits[0, -1].float().cpu().numpy(), self.pieces)
             if token < 0 or writer.done or writer.exhausted():
-                return writer.finish()
+                return
             pending = [token]
+            yield
 
 
 def load_unmerged(model: str | None = None, *, threads: int | None = None, gpu: bool = False) -> EmotionModel:
@@ -232,7 +236,7 @@ def load_unmerged(model: str | None = None, *, threads: int | None = None, gpu: 
 def _find(model: str | None) -> tuple[Path, str, tuple[Lens, ...], int]:
     """Adapter folder, name, lenses (none where its calibration has to tell) and context window."""
     if model and Path(model).is_dir():
-        return Path(model), Path(model).resolve().name, (), BATCH
+        return Path(model), Path(model).resolve().name, (), LONGEST
     if model and model.endswith(".gguf"):
         raise UsageError(
             f"The backend transformers does not read {model}.", "Give an adapter's folder, or a shipped model's name."

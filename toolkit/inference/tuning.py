@@ -1,4 +1,4 @@
-"""How many threads, tokens a batch and sequences suit one model on one machine: measured once, kept in the cache."""
+"""How many threads and sequences suit one model on one machine: measured once, kept in the cache."""
 
 from __future__ import annotations
 
@@ -27,18 +27,16 @@ class Tuning:
     Attributes:
         threads: for batches; None takes the processors that are free.
         single_threads: for one token at a time; None takes as many.
-        batch: tokens that one forward pass may take.
         active: sequences that are written at the same time; more than 63 make llama.cpp's attention much slower.
     """
 
     threads: int | None = None
     single_threads: int | None = None
-    batch: int = 512
     active: int = 32
 
     def __post_init__(self) -> None:
-        counts = [self.batch, self.active, *(n for n in (self.threads, self.single_threads) if n is not None)]
-        if any(not isinstance(n, int) or n < 1 for n in counts) or self.batch < 512 or self.active > 63:
+        counts = [self.active, *(n for n in (self.threads, self.single_threads) if n is not None)]
+        if any(not isinstance(n, int) or n < 1 for n in counts) or self.active > 63:
             raise ValueError(f"no sound tuning: {self}")
 
 
@@ -52,9 +50,11 @@ def tuning_file() -> Path:
 def machine_and_model(metadata: Mapping[str, Any]) -> str | None:
     """The key of a tuning: processor, number of cores, llama-cpp-python and the model's content; None if unsealed."""
     content = metadata.get(CONTENT_HASH)
-    if not content:
-        return None
-    parts = (processor(), os.cpu_count(), version("llama-cpp-python"), content)
+    return _key(content) if content else None
+
+
+def _key(*of: str) -> str:
+    parts = (processor(), os.cpu_count(), version("llama-cpp-python"), *of)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -63,26 +63,47 @@ def find_tuning(metadata: Mapping[str, Any]) -> Tuning | None:
 
     A file that is damaged, or of another version, counts as none.
     """
-    path = tuning_file()
-    if not path.is_file():
-        return None
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-        found = json.loads(path.read_text(encoding="utf-8")).get(machine_and_model(metadata))
-        return Tuning(**found["tuning"]) if found else None
+    with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
+        return Tuning(**_kept()[machine_and_model(metadata) or ""]["tuning"])
     return None
 
 
 def keep_tuning(metadata: Mapping[str, Any], tuning: Tuning, told: Mapping[str, Any]) -> Path | None:
     """Remember a tuning with what else is ``told`` of it; returns the file, or None for a model without a hash."""
-    key, path = machine_and_model(metadata), tuning_file()
-    if key is None:
+    key = machine_and_model(metadata)
+    return _keep(key, {**told, "tuning": asdict(tuning)}) if key else None
+
+
+def find_file_type(adapter: Path) -> str | None:
+    """The file type that was measured to suit a shipped adapter on this machine, or None."""
+    if not (kept := _kept()):  # the usual case costs no look at the adapter
         return None
-    known: dict[str, Any] = {}
+    with contextlib.suppress(AttributeError, KeyError, OSError, TypeError):
+        return str(kept[_key(_digest(adapter))]["file_type"])
+    return None
+
+
+def keep_file_type(adapter: Path, file_type: str, told: Mapping[str, Any]) -> Path:
+    """Remember a file type for a shipped adapter with what else is ``told`` of it; returns the file."""
+    return _keep(_key(_digest(adapter)), {**told, "file_type": file_type})
+
+
+def _digest(adapter: Path) -> str:
+    return hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def _kept() -> dict[str, Any]:
+    """What is kept, by key; nothing where the file is missing or damaged."""
     with contextlib.suppress(OSError, ValueError, TypeError):
-        known = dict(json.loads(path.read_text(encoding="utf-8")))
-    known[key] = {**told, "tuning": asdict(tuning)}
+        return dict(json.loads(tuning_file().read_text(encoding="utf-8")))
+    return {}
+
+
+def _keep(key: str, told: Mapping[str, Any]) -> Path:
+    path = tuning_file()
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        known = json.dumps({**_kept(), key: told}, indent=1, sort_keys=True)
+        temporary.write_text(known + "\n", encoding="utf-8")
     return path
 
 

@@ -1,7 +1,8 @@
 """Inside the worker process: what waits there, and whose turn it is.
 
 Requests with the same lens, taxonomy and mode form a group and share batches. The groups take turns of a bounded
-number of texts, so that no kind of request starves another.
+number of texts, so that no kind of request starves another. A long text is read in slices between their turns, one
+forward pass each, so that it keeps nobody waiting.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from toolkit.inference.protocol import Request, analysis_message, error_message
 from toolkit.inference.request import Wish, refuse_empty
 
 TURN = 32  # as many as the engine decodes together
+LONG = 8_000  # characters from which a text is read in slices
 
 Send = Callable[[dict[str, Any]], None]
+Watch = Callable[[int, Callable[[], Analysis]], None]  # as for EmotionModel.analyze_many, which is not imported here
 
 
 class Model(Protocol):
@@ -31,35 +34,46 @@ class Model(Protocol):
     def noise_line(self) -> float | None: ...
 
     def analyze_many(
-        self, texts: Iterable[str | None], *, lens: Lens, taxonomy: str, mode: str
+        self, texts: Iterable[str | None], *, lens: Lens, taxonomy: str, mode: str, watch: Watch | None = None
     ) -> Iterator[Analysis]: ...
+
+    def analyze_in_slices(
+        self, text: str, *, lens: Lens, taxonomy: str, mode: str, watch: Watch | None = None
+    ) -> Iterator[Analysis | None]: ...
 
 
 class Inbox:
-    """The requests that wait, by group; one thread fills it and another takes."""
+    """The requests that wait, by group, and the long ones; one thread fills it and another takes."""
 
     def __init__(self) -> None:
         self._groups: dict[Wish, deque[Request]] = {}
+        self._long: deque[Request] = deque()
         self._filled = threading.Condition()
 
     def put(self, request: Request) -> None:
         """Let a request wait."""
         with self._filled:
-            self._groups.setdefault(request.wish, deque()).append(request)
+            if len(request.text) > LONG:
+                self._long.append(request)
+            else:
+                self._groups.setdefault(request.wish, deque()).append(request)
             self._filled.notify()
 
     def drop(self, number: int) -> bool:
-        """Forget a request; says whether it was still waiting."""
+        """Forget a request; says whether it was still here."""
         with self._filled:
-            for group in self._groups.values():
+            for group in (self._long, *self._groups.values()):
                 for request in group:
                     if request.number == number:
                         group.remove(request)
                         return True
         return False
 
-    def next_group(self) -> Wish:
-        """The group whose turn it is; waits until there is one. It then stands behind the others."""
+    def next_group(self) -> Wish | None:
+        """The group whose turn it is, which then stands behind the others; None where only a long text is here.
+
+        Waits until something is.
+        """
         with self._filled:
             while True:
                 self._groups = {wish: group for wish, group in self._groups.items() if group}
@@ -67,7 +81,14 @@ class Inbox:
                     wish = next(iter(self._groups))
                     self._groups[wish] = self._groups.pop(wish)
                     return wish
+                if self._long:
+                    return None
                 self._filled.wait()
+
+    def long(self) -> Request | None:
+        """The long text that is to be read, or None; it stays here until it is dropped."""
+        with self._filled:
+            return self._long[0] if self._long else None
 
     def take(self, wish: Wish) -> Request | None:
         """The oldest request of a group, or None where none waits."""
@@ -76,16 +97,48 @@ class Inbox:
             return group.popleft() if group else None
 
     def others_wait(self, wish: Wish) -> bool:
-        """Whether another group waits."""
+        """Whether another group or a long text waits."""
         with self._filled:
-            return any(group for other, group in self._groups.items() if other != wish)
+            return bool(self._long) or any(group for other, group in self._groups.items() if other != wish)
 
 
 def take_turns(model: Model, inbox: Inbox, send: Send) -> None:
     """Answer what comes, for ever."""
+    slices: _Slices | None = None
     while True:
         wish = inbox.next_group()
-        _turn(model, wish, _Feed(wish, inbox, send), send)
+        if wish is not None:
+            _turn(model, wish, _Feed(wish, inbox, send), send)
+        request = inbox.long()
+        if slices is None or slices.request is not request:  # the one before may have been dropped
+            slices = _Slices(model, request, send) if request else None
+        if slices is not None and (answer := slices.read_on()):
+            if inbox.drop(slices.request.number):
+                send(answer)
+            slices = None
+
+
+class _Slices:
+    """A long text that is being read."""
+
+    def __init__(self, model: Model, request: Request, send: Send) -> None:
+        self.request, wish = request, request.wish
+        self._slices = model.analyze_in_slices(
+            request.text,
+            lens=wish.lens,
+            taxonomy=wish.taxonomy,
+            mode=wish.mode,
+            watch=watching(lambda _: request, send),
+        )
+        send({"begun": request.number})
+
+    def read_on(self) -> dict[str, Any] | None:
+        """Read one slice; returns the answer once it is there."""
+        try:
+            analysis = next(self._slices)
+        except Exception as error:
+            return {"id": self.request.number, "error": error_message(error)}
+        return {"id": self.request.number, "analysis": analysis_message(analysis)} if analysis is not None else None
 
 
 class _Feed:
@@ -133,5 +186,19 @@ def _turn(model: Model, wish: Wish, feed: _Feed, send: Send) -> None:
 
 
 def _answer(model: Model, wish: Wish, texts: Iterable[str | None], asked: deque[Request], send: Send) -> None:
-    for analysis in model.analyze_many(texts, lens=wish.lens, taxonomy=wish.taxonomy, mode=wish.mode):
+    answered = 0
+    watch = watching(lambda number: asked[number - answered], send)
+    analyses = model.analyze_many(texts, lens=wish.lens, taxonomy=wish.taxonomy, mode=wish.mode, watch=watch)
+    for answered, analysis in enumerate(analyses, 1):  # noqa: B007 - watch looks at it
         send({"id": asked.popleft().number, "analysis": analysis_message(analysis)})
+
+
+def watching(request_of: Callable[[int], Request], send: Send) -> Watch:
+    """What passes on how far a reasoning is, to those who asked for it."""
+
+    def watch(number: int, so_far: Callable[[], Analysis]) -> None:
+        request = request_of(number)
+        if request.stream:
+            send({"id": request.number, "partial": analysis_message(so_far())})
+
+    return watch

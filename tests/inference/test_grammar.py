@@ -1,0 +1,134 @@
+"""The engine against llama.cpp's full grammar sampler: the same tokens are allowed, and the same answers come out."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convert.proof import emotion_of
+from toolkit.apps.proof import greedy_label
+from toolkit.base import find_base_gguf, load_base
+from toolkit.contract.answer import render_answer
+from toolkit.contract.lens import Lens
+from toolkit.contract.text_grammar import text_gbnf
+from toolkit.inference.cross_check import FullGrammar, answer_by_grammar
+from toolkit.inference.engine import Engine
+from toolkit.inference.native import NativeModel
+from toolkit.inference.reasoning import ReasoningWriter
+
+HARD = [
+    "I feel disappointed and ignored by my own team today.",
+    "It's well-known: don't   trust him, he won't call (again)!",
+    'She said "never mind" and left; I\'m so, so tired of it all.',
+    "She wrote “so sad” to me, and that was “it” for us then.",
+    "Ich bin überglücklich, weil der Zug heute pünktlich war – naïve, I know 😀 :)",
+    "so so so so so so so",
+    "one\ntwo three\tfour five six seven eight",
+    "No.",
+]
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Iterator[NativeModel]:
+    model = NativeModel(find_base_gguf(load_base("smollm2-135m")), vocab_only=True)
+    yield model
+    model.close()
+
+
+def accepts(writer: ReasoningWriter, token: int, piece: bytes) -> bool:
+    """Whether ``writer`` would take a token, without taking it."""
+    trial = copy.copy(writer)
+    trial.tokens, trial._decoder = [], copy.copy(writer._decoder)
+    trial._decoder.setstate(writer._decoder.getstate())
+    return trial.accept(token, piece)
+
+
+def whole(piece: bytes) -> bool:
+    """Whether a piece is whole characters. llama.cpp is coarse about others: where “ may not stand, it refuses the
+    first byte of every character that begins like it."""
+    try:
+        return bool(piece.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+@pytest.mark.parametrize("text", HARD)
+def test_both_allow_the_same_tokens(vocabulary: NativeModel, text: str) -> None:
+    """Along a random walk that likes to quote: every tenth token, and all that bear a mark or a control character."""
+    pieces, chance = vocabulary.pieces, random.Random(text)
+    telling = [t for t, p in enumerate(pieces) if whole(p) and set(p.decode()) & set('“”"\\\n\t\x00')]
+    looked_at = [*telling, *(t for t in range(0, len(pieces), 10) if whole(pieces[t]) and t not in set(telling))]
+    writer = ReasoningWriter(text)
+    prefill, label, bridge = (vocabulary.encode(part) for part in ('{"emotion": "', "joy", '", "reasoning": "'))
+    grammar = FullGrammar(vocabulary, Lens.AUTHOR, text, [*prefill, *label, *bridge])
+    for _ in range(24):
+        allowed = grammar.allowed(vocabulary.n_vocab)
+        ours = {token for token in looked_at if accepts(writer, token, pieces[token])}
+        assert ours == {token for token in looked_at if allowed[token]}, f"after {writer.written!r}"
+        if not ours:
+            break
+        marks = [token for token in ours if "“" in pieces[token].decode()]
+        going_on = [token for token in ours if '"' not in pieces[token].decode()] or sorted(ours)
+        token = chance.choice(sorted(marks if marks and chance.random() < 0.5 else going_on))
+        grammar.accept(token)
+        assert writer.accept(token, pieces[token])
+        if writer.done:
+            break
+    grammar.close()
+
+
+def test_the_grammar_says_how_many_words_may_be_quoted() -> None:
+    rules = text_gbnf(Lens.AUTHOR, "one two three four five").splitlines()
+    names = {line.split(" ::= ")[0] for line in rules}
+    assert {"free-2", "open-2", "open-1", "free-0"} <= names
+    assert not {"free-3", "open-0"} & names
+    assert any(line.startswith('root ::= "{\\"emotion\\": \\"" emotion') for line in rules)
+
+
+@pytest.fixture(scope="module", params=["default", "untrained"])
+def paths(request: pytest.FixtureRequest) -> Path:
+    """The default model, and its base, which keeps to nothing by itself: there the grammar decides."""
+    if request.param == "default":
+        path: Path = request.getfixturevalue("default_model_path")
+        return path
+    return find_base_gguf(load_base("smollm2-135m"))
+
+
+@pytest.mark.real
+def test_both_samplers_write_the_same(paths: Path, texts: list[str]) -> None:
+    some = [*(text for text in HARD if len(text) > 10), *texts[:24]][:24]
+    written = []
+    for by_grammar in (False, True):
+        engine = Engine(paths, by_grammar=by_grammar)
+        try:
+            written.append(list(engine.explain(some, Lens.AUTHOR, lambda posterior: int(posterior.argmax()))))
+        finally:
+            engine.close()
+    for text, ours, theirs in zip(some, *written, strict=True):
+        assert (ours.label, ours.reasoning) == (theirs.label, theirs.reasoning), text
+        assert np.array_equal(ours.reading.posterior, theirs.reading.posterior)
+
+
+@pytest.mark.real
+def test_the_grammar_alone_comes_to_the_same_answer(default_model_path: Path, texts: list[str]) -> None:
+    """From the end of the prompt on, token by token, label and known JSON too; only rounding may decide otherwise."""
+    engine = Engine(default_model_path)
+    trie = engine.tries[Lens.AUTHOR]
+    same = labels = 0
+    try:
+        for text in texts[:20]:
+            (ours,) = engine.explain([text], Lens.AUTHOR, lambda posterior: greedy_label(posterior, trie.paths))
+            theirs = answer_by_grammar(engine, text, Lens.AUTHOR)
+            labels += emotion_of(theirs) == trie.labels[ours.label]
+            same += theirs == render_answer(trie.labels[ours.label], ours.reasoning)
+            assert json.loads(theirs).keys() == {"emotion", "reasoning"}
+    finally:
+        engine.close()
+    assert labels >= 19
+    assert same >= 18

@@ -1,0 +1,193 @@
+"""Prompts: texts cut into windows, windows packed into forward passes, and the exact posterior of each.
+
+The head of the prompt is evaluated once per lens and forked to every window. Where a label takes several tokens, its
+branching points ride in the same pass as further sequences that share the text, so that one forward pass gives the
+exact posterior.
+
+A pass stays below ``ROWS`` tokens, and holds whole windows or a single long one. So every sum that leads to a window's
+posterior has the same terms in the same order whatever else is in the pass: nothing depends on the neighbours. From
+64 rows on llama.cpp's attention works in tiles, which cut a text wherever it happens to lie.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolkit.contract.lens import Lens
+from toolkit.contract.prompt import Frame, prepare_text
+from toolkit.contract.trie import LabelTrie
+from toolkit.inference.native import NativeContext, NativeModel
+from toolkit.inference.posterior import pool_windows, trie_posterior
+
+ROWS = 63
+LONGEST, SEQUENCES = 512, 64  # rows of a pass that holds one long window; sequence ids
+CELLS = 768  # the longest window, the heads, and what llama.cpp rounds up to
+_HEADS = {Lens.AUTHOR: 0, Lens.READER: 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one forward pass says: ``posterior`` (native labels,) summing to 1, and ``coverage``, 0 to 1."""
+
+    posterior: np.ndarray
+    coverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A piece of a text that one sequence takes; ``last`` says whether it ends its text.
+
+    ``chosen`` is what all windows of its text say together, and the label that is argued for.
+    """
+
+    tokens: list[int]
+    text: str
+    last: bool = True
+    chosen: tuple[Reading, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A window that was read.
+
+    Attributes:
+        state: keys and values of its ``length`` tokens, to be taken up by another context; empty unless asked for.
+    """
+
+    window: Window
+    reading: Reading
+    state: np.ndarray
+    length: int
+
+
+class PromptReader:
+    """Evaluates prompts in a context of its own. Between two passes nothing is left in it but the heads.
+
+    Args:
+        window_tokens: the most tokens of a text that one window may hold.
+        rows: the tokens of a pass of several windows.
+    """
+
+    def __init__(
+        self,
+        model: NativeModel,
+        context: NativeContext,
+        frames: Mapping[Lens, Frame],
+        tries: Mapping[Lens, LabelTrie],
+        window_tokens: int,
+        rows: int = ROWS,
+    ) -> None:
+        self._model, self._frames, self._tries = model, frames, tries
+        self.context, self.window_tokens, self._rows = context, window_tokens, rows
+        self._free = deque(range(len(_HEADS), context.n_sequences))
+        self._known: set[Lens] = set()
+
+    def forget(self) -> None:
+        """Evaluate the heads anew: the weights have changed."""
+        for sequence in _HEADS.values():
+            self.context.drop(sequence)
+        self._known.clear()
+
+    def split(self, text: str) -> list[Window]:
+        """The text whole, or in windows that overlap by an eighth."""
+        text = prepare_text(text)
+        tokens, size = self._model.encode(text), self.window_tokens
+        if len(tokens) <= size:
+            return [Window(tokens, text)]
+        overlap = size // 8
+        found = []
+        for start in range(0, len(tokens) - overlap, size - overlap):
+            part = tokens[start : start + size]
+            found.append(Window(part, self._model.decode(part), last=start + size >= len(tokens)))
+        return found
+
+    def passes(self, windows: Iterable[Window | None], lens: Lens, keep: bool = False) -> Iterator[list[Prompt]]:
+        """Read the windows in order, a pass at a time; a None among them ends a pass, which may then be empty.
+
+        Args:
+            keep: hand out keys and values too.
+        """
+        pack: list[Window] = []
+        rows, most = 0, len(self._free) // len(self._tries[lens].branches)
+        for window in windows:
+            need = self._rows_of(window, lens) if window else 0
+            if window is None or (pack and (rows + need > self._rows or len(pack) >= most)):
+                yield self._evaluate(pack, lens, keep)
+                pack, rows = [], 0
+            if window is not None:
+                pack.append(window)
+                rows += need
+        if pack:
+            yield self._evaluate(pack, lens, keep)
+
+    def _evaluate(self, pack: list[Window], lens: Lens, keep: bool) -> list[Prompt]:
+        """One forward pass."""
+        if not pack:
+            return []
+        self._evaluate_head(lens)
+        added: list[tuple[Window, list[int], dict[int, int]]] = []
+        try:
+            for window in pack:
+                ids = [self._free.popleft() for _ in self._tries[lens].branches]
+                added.append((window, ids, self._add(window, ids, lens)))
+            self.context.decode()
+            return [self._prompt(window, ids, rows, lens, keep) for window, ids, rows in added]
+        finally:
+            self.context.discard()
+            for _, ids, _ in added:
+                self._release(ids)
+
+    def _prompt(self, window: Window, ids: list[int], rows: dict[int, int], lens: Lens, keep: bool) -> Prompt:
+        at = {branch: self.context.logits(row) for branch, row in rows.items()}
+        reading = Reading(*trie_posterior(self._tries[lens], at))
+        state = self.context.save(ids[0]) if keep else np.zeros(0, np.uint8)
+        frame = self._frames[lens]
+        return Prompt(
+            window, reading, state, len(frame.head) + len(window.tokens) + len(frame.tail) + len(frame.prefill)
+        )
+
+    def _add(self, window: Window, ids: list[int], lens: Lens) -> dict[int, int]:
+        """Put text, tail and prefill into the batch for all ``ids`` at once, and each label branch for its own id.
+
+        Returns the batch row at which each branch's logits will stand.
+        """
+        frame, branches = self._frames[lens], self._tries[lens].branches
+        for sequence in ids:
+            self.context.fork(_HEADS[lens], sequence)
+        known = [*window.tokens, *frame.tail, *frame.prefill]
+        position = len(frame.head)
+        rows = {0: self.context.add(known, position, ids, want_logits=True)}
+        for branch, sequence in enumerate(ids[1:], 1):
+            path = branches[branch].path
+            rows[branch] = self.context.add(path, position + len(known), [sequence], want_logits=True)
+        return rows
+
+    def _evaluate_head(self, lens: Lens) -> None:
+        if lens not in self._known:
+            self.context.add(self._frames[lens].head, 0, [_HEADS[lens]])
+            self.context.decode()
+            self._known.add(lens)
+
+    def _release(self, ids: list[int]) -> None:
+        for sequence in ids:
+            self.context.drop(sequence)
+            self._free.append(sequence)
+
+    def _rows_of(self, window: Window, lens: Lens) -> int:
+        frame, branches = self._frames[lens], self._tries[lens].branches
+        fixed = len(frame.tail) + len(frame.prefill) + sum(len(branch.path) for branch in branches)
+        return len(window.tokens) + fixed
+
+
+def pool(prompts: Sequence[Prompt]) -> Reading:
+    """What the windows of one text say together, weighted by their tokens."""
+    if len(prompts) == 1:
+        return prompts[0].reading
+    lengths = np.array([len(prompt.window.tokens) for prompt in prompts], np.float64)
+    posterior = pool_windows(np.stack([prompt.reading.posterior for prompt in prompts]), lengths)
+    coverage = float(np.average([prompt.reading.coverage for prompt in prompts], weights=lengths))
+    return Reading(posterior, coverage)

@@ -1,0 +1,148 @@
+"""Answers: many sequences written at the same time, with sequences joining and leaving (continuous batching).
+
+The label and the JSON that is already known are forced; only the reasoning is sampled. A sequence that ends makes room
+for the next at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from toolkit.contract.lens import Lens
+from toolkit.contract.prompt import Frame, load_prompt
+from toolkit.contract.trie import LabelTrie
+from toolkit.inference.cross_check import FullGrammar
+from toolkit.inference.native import NativeContext, NativeModel
+from toolkit.inference.prompts import ROWS, Prompt, Reading
+from toolkit.inference.reasoning import ReasoningWriter, next_token
+
+CELLS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A reading with the native label that was argued for and the reasoning."""
+
+    reading: Reading
+    label: int
+    reasoning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A prompt to be answered with ``label``; ``number`` tells the tasks apart, ``reading`` goes into the answer."""
+
+    number: int
+    prompt: Prompt
+    reading: Reading
+    label: int
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One sequence at work: what it has still to evaluate, from which position on, and the most cells it may take."""
+
+    task: Task
+    sequence: int
+    writer: ReasoningWriter
+    position: int
+    pending: list[int]
+    cells: int
+    grammar: FullGrammar | None = None
+    row: int = -1
+
+
+class AnswerWriter:
+    """Writes the answers to prompts in a context of its own.
+
+    Args:
+        by_grammar: sample with llama.cpp's full grammar sampler instead, to compare; many times slower.
+    """
+
+    def __init__(
+        self,
+        model: NativeModel,
+        context: NativeContext,
+        frames: Mapping[Lens, Frame],
+        tries: Mapping[Lens, LabelTrie],
+        by_grammar: bool = False,
+    ) -> None:
+        self._model, self.context, self._frames, self._tries = model, context, frames, tries
+        self._by_grammar = by_grammar
+        self._free = deque(range(context.n_sequences))
+        self._slots: list[_Slot] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether a sequence is at work."""
+        return bool(self._slots)
+
+    @property
+    def places(self) -> int:
+        """How many sequences could join."""
+        return len(self._free)
+
+    def admit(self, task: Task, lens: Lens) -> bool:
+        """Let a sequence join; says whether there is room for it now."""
+        prompt, answer = task.prompt, self._known_answer(task.label, lens)
+        cells = prompt.length + len(answer) + load_prompt().max_tokens
+        taken = sum(slot.cells for slot in self._slots)
+        rows = sum(len(slot.pending) for slot in self._slots)
+        if not self._free or taken + cells > self.context.n_cells or (rows and rows + len(answer) > ROWS):
+            return False
+        sequence = self._free.popleft()
+        self.context.load(sequence, prompt.state)
+        text = prompt.window.text
+        slot = _Slot(task, sequence, ReasoningWriter(text), prompt.length, answer, cells)
+        if self._by_grammar:
+            slot.grammar = FullGrammar(self._model, lens, text, [*self._frames[lens].prefill, *answer])
+        self._slots.append(slot)
+        return True
+
+    def step(self) -> dict[int, Explained]:
+        """One forward pass for all sequences; returns those that it finished, by number."""
+        for slot in self._slots:
+            slot.row = self.context.add(slot.pending, slot.position, [slot.sequence], want_logits=True)
+            slot.position += len(slot.pending)
+        self.context.decode()
+        finished = {}
+        for slot in tuple(self._slots):
+            if self._write(slot):
+                task = slot.task
+                finished[task.number] = Explained(task.reading, task.label, slot.writer.finish())
+                self._leave(slot)
+        return finished
+
+    def unfinished(self) -> Iterator[tuple[Task, str]]:
+        """What every sequence at work has written of its reasoning."""
+        return ((slot.task, slot.writer.written) for slot in self._slots)
+
+    def abandon(self) -> None:
+        """Let every sequence go."""
+        self.context.discard()
+        for slot in tuple(self._slots):
+            self._leave(slot)
+
+    def _write(self, slot: _Slot) -> bool:
+        """Take the next token of the reasoning; says whether the sequence is finished."""
+        logits = self.context.logits(slot.row)
+        if slot.grammar is None:
+            token = next_token(slot.writer, logits, self._model.pieces)
+        else:
+            token = slot.grammar.next_token(slot.writer, logits, self._model.pieces)
+        slot.pending = [token]
+        return token < 0 or slot.writer.done or slot.writer.exhausted()
+
+    def _known_answer(self, label: int, lens: Lens) -> list[int]:
+        """The tokens of the label and of the JSON up to the reasoning."""
+        # A label that is the beginning of another ends with the first token of the bridge in the trie.
+        return [*self._model.encode(self._tries[lens].labels[label]), *self._frames[lens].bridge]
+
+    def _leave(self, slot: _Slot) -> None:
+        if slot.grammar is not None:
+            slot.grammar.close()
+        self.context.drop(slot.sequence)
+        self._free.append(slot.sequence)
+        self._slots.remove(slot)
