@@ -151,7 +151,7 @@ def test_a_browser_that_fails_is_said(tmp_path: Path) -> None:
 def test_a_browser_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["app", "--browser", str(tmp_path / "none")]) == 1
     said = capsys.readouterr().err
-    assert "Cannot run" in said
+    assert "There is no program" in said
     assert "--browser" in said
 
 
@@ -173,7 +173,7 @@ def test_a_browser_is_found_by_name_on_the_path(tmp_path: Path) -> None:
     assert desktop.find_browser(None, {"PATH": str(tmp_path)}) == str(program)
     assert desktop.find_browser(None, {"PATH": ""}) is None
     assert desktop.find_browser(None, {"EMOTION_LRM_BROWSER": str(program), "PATH": ""}) == str(program)
-    assert desktop.find_browser("my-browser", {"EMOTION_LRM_BROWSER": str(program)}) == "my-browser"
+    assert desktop.find_browser(str(program), {"EMOTION_LRM_BROWSER": "another"}) == str(program)
 
 
 def test_where_pywebview_has_nothing_to_draw_with_the_browser_takes_over(

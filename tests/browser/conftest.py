@@ -76,7 +76,7 @@ def both_lenses_url() -> Iterator[str]:
     environ = {**os.environ, **running.environment(Settings(lens="both"))}
     command = [sys.executable, "-c", WITH_BOTH_LENSES, *running.flags("127.0.0.1", port)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environ) as process:
-        page = running.Page("127.0.0.1", f"http://127.0.0.1:{port}", process)  # type: ignore[arg-type]
+        page = running.Page("127.0.0.1", f"http://127.0.0.1:{port}", process)
         running._wait(page)
         yield page.url
         running.end(process)

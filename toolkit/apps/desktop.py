@@ -115,10 +115,17 @@ def has_webview() -> bool:
 
 
 def find_browser(named: str | None, environ: Mapping[str, str]) -> str | None:
-    """The program of a browser that can open a window without tabs: the one that was named, else one that is found."""
+    """The program of a browser that can open a window without tabs: the one that was named, else one that is found.
+
+    Raises:
+        EmotionLRMError: where the one that was named is not there.
+    """
     named = named or environ.get("EMOTION_LRM_BROWSER")
     if named:
-        return shutil.which(str(Path(named).expanduser())) or named
+        program = shutil.which(str(Path(named).expanduser()))
+        if program is None:
+            raise EmotionLRMError(f"There is no program {named}.", "Give another --browser.")
+        return program
     places = [os.path.expandvars(place) for place in _PLACES.get(platform.system(), ())]
     found = (shutil.which(name, path=environ.get("PATH")) for name in _NAMES)
     return next((program for program in (*places, *found) if program and Path(program).is_file()), None)
