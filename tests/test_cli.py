@@ -18,7 +18,7 @@ from toolkit import cli as command_line
 from toolkit.cli import COMMANDS, cli, explain, main, nearest_command
 from toolkit.errors import ConfigError, DataError, EmotionLRMError, UsageError
 
-HEAVY = ("numpy", "llama_cpp", "torch", "pydantic", "rich", "yaml", "transformers", "datasets", "gguf")
+HEAVY = ("numpy", "llama_cpp", "torch", "pydantic", "rich", "yaml", "transformers", "datasets", "gguf", "ray")
 
 
 def run(*args: str, stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[bytes]:

@@ -33,8 +33,8 @@ class BaseModelConfig(Config):
 
 def load_base(name: str) -> BaseModelConfig:
     """The base model of that name from ``models/configs/base``, or from a YAML file of that path."""
-    path = Path(name)
-    return load_config(BaseModelConfig, path if path.suffix else asset("models", "configs", "base", f"{name}.yaml"))
+    is_file = Path(name).suffix in (".yaml", ".yml")  # a name may have a dot in it, as qwen2.5-0.5b has
+    return load_config(BaseModelConfig, Path(name) if is_file else asset("models", "configs", "base", f"{name}.yaml"))
 
 
 def find_base_gguf(base: BaseModelConfig) -> Path:

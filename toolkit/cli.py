@@ -28,8 +28,11 @@ COMMANDS = {
     "convert": ("toolkit.apps.conversion:convert", "Merge, write GGUF, quantize, verify, export, bundle."),
     "bench": ("toolkit.apps.bench:bench", "Measure the speed of this machine against the ordinary way."),
     "serve": ("toolkit.apps.serve:serve", "Answer over HTTP: texts in, readings out as JSON."),
+    "ui": ("toolkit.apps.ui:ui", "Show a page: write a text or give a file, and see how it is read."),
+    "app": ("toolkit.apps.desktop:app", "Show the page in a window of its own; closing the window ends everything."),
     "models": ("toolkit.apps.models:models", "See and remove the models on this machine."),
     "doctor": ("toolkit.apps.doctor:doctor", "Check this installation: packages, processor, model, memory, disk."),
+    "completion": ("toolkit.apps.completion:completion", "Print the script that makes SHELL complete emotion-lrm."),
 }
 OWN_OPTIONS = {"--debug", "-q", "--quiet", "-v", "--verbose", "--version", "-h", "--help"}
 INTERRUPTED = 130
@@ -83,7 +86,8 @@ class Commands(click.Group):
             rest = args[start:]
             if len(rest) == 1 and rest[0].startswith("-") and " " in rest[0].partition("=")[0]:
                 rest = ["--", *rest]  # a text such as "-5 degrees and I love it"
-            self._check_lone_text(ctx, rest)
+            if not ctx.resilient_parsing:  # a shell that asks for completions wants candidates, no verdict
+                self._check_lone_text(ctx, rest)
             args = [*args[:start], "analyze", *rest]
         return super().parse_args(ctx, args)
 
@@ -116,7 +120,7 @@ def _add_verbosity(command: click.Command) -> None:
 
 def nearest_command(word: str, cutoff: float = 0.8) -> str | None:
     """The command (or ``--help``, ``--version``) that a single word resembles, or None."""
-    if any(character.isspace() for character in word):
+    if len(word) < 2 or any(character.isspace() for character in word):  # "I" resembles no command
         return None
     near = difflib.get_close_matches(word.lower(), [*COMMANDS, "help", "version"], 1, cutoff)
     return near[0] if near and near[0] in COMMANDS else f"--{near[0]}" if near else None

@@ -36,18 +36,31 @@ def load_config(kind: type[C], path: Path, overrides: tuple[str, ...] = ()) -> C
         raise ConfigError(f"{path} is not valid YAML: {error}.", "Mend the file.") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds no mapping at the top.", "Write it as `key: value` lines.")
-    for override in overrides:
-        _apply(raw, override)
+    return _validated(kind, raw, overrides, str(path))
+
+
+def override(config: C, changes: tuple[str, ...], named: str) -> C:
+    """The configuration with ``changes`` of the form ``key.sub=value``; ``named`` is what errors call it.
+
+    Raises:
+        ConfigError: as :func:`load_config`.
+    """
+    return _validated(type(config), config.model_dump(), changes, named)
+
+
+def _validated(kind: type[C], raw: dict[str, Any], overrides: tuple[str, ...], named: str) -> C:
+    for change in overrides:
+        _apply(raw, change)
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        raise _explain(kind, path, error) from None
+        raise _explain(kind, named, error) from None
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
-    dotted, separator, value = override.partition("=")
+def _apply(raw: dict[str, Any], change: str) -> None:
+    dotted, separator, value = change.partition("=")
     if not separator or not dotted:
-        raise ConfigError(f"{override!r} is not of the form key=value.", "For example --set epochs=2.")
+        raise ConfigError(f"{change!r} is not of the form key=value.", "For example --set epochs=2.")
     *parents, last = dotted.split(".")
     for parent in parents:
         raw = raw.setdefault(parent, {})
@@ -56,14 +69,14 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     raw[last] = yaml.safe_load(value)
 
 
-def _explain(kind: type[Config], path: Path, error: ValidationError) -> ConfigError:
+def _explain(kind: type[Config], named: str, error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        return ConfigError(f"{path}: {key}: {first['msg']}.", "Correct the value.")
+        return ConfigError(f"{named}: {key}: {first['msg']}.", "Correct the value.")
     near = difflib.get_close_matches(str(first["loc"][-1]), _known_keys(kind), 1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(_known_keys(kind))}."
-    return ConfigError(f"{path} has an unknown key {key!r}.", hint)
+    return ConfigError(f"{named} has an unknown key {key!r}.", hint)
 
 
 def _known_keys(kind: type[BaseModel]) -> list[str]:

@@ -64,11 +64,12 @@ class StandIn:
             self.seen.append(text)
             evidence = tuple(word for word in ("disappointed", "ignored") if word in text)
             reasoning = None if mode == "fast" else "The author says so."
-            seen = _through_the_reader() if lens is Lens.READER else {}
+            seen = through_the_reader() if lens is Lens.READER else {}
             yield self._reading(text=text, evidence=evidence, reasoning=reasoning, mode=mode, model=self.name, **seen)
 
 
-def _through_the_reader() -> dict[str, Any]:
+def through_the_reader() -> dict[str, Any]:
+    """What differs in a reading through the reader's lens."""
     scores = dict.fromkeys(load_taxonomy("empathetic").labels, 0.0) | {"sad": 0.7, "lonely": 0.3}
     named = {"emotion": "sad", "fine_emotion": "sad", "confidence": 0.7, "emotions": ("sad",)}
     return {"lens": Lens.READER, "taxonomy": "empathetic", "scores": scores, **named}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from rich.console import Console
 
-from toolkit.apps.chat import CHOICES, HELP, Talk
+from toolkit.apps.chat import CHOICES, HELP, Talk, one_at_a_time
 from toolkit.apps.chat_prompt import Commands, messages
 from toolkit.apps.conversation import Conversation, mood, step
 from toolkit.cli import main
@@ -28,6 +29,8 @@ from toolkit.contract.lens import Lens
 from toolkit.errors import DataError, UsageError
 from toolkit.settings import Settings
 
+from .conftest import through_the_reader
+
 Make = Callable[..., Analysis]
 
 
@@ -35,19 +38,22 @@ class Quick:
     """Reads at once; the word in the text that is an emotion decides."""
 
     name = "quick"
-    lenses = (Lens.AUTHOR,)
+    noise_line = 0.1
 
-    def __init__(self, reading: Make) -> None:
-        self._reading = reading
+    def __init__(self, reading: Make, *lenses: Lens) -> None:
+        self._reading, self.lenses = reading, lenses or (Lens.AUTHOR,)
         self.asked: list[tuple[str, str | None, str]] = []
 
-    def analyze(self, text: str, *, lens: Lens, taxonomy: str | None, mode: str) -> Analysis:
-        assert lens == Lens.AUTHOR
-        if text == "interrupt":
-            raise KeyboardInterrupt
+    def stream(self, text: str, *, lens: Lens, taxonomy: str, mode: str) -> Generator[Analysis, None, None]:
+        assert lens in self.lenses
         self.asked.append((text, taxonomy, mode))
         emotion = next((word for word in ("joy", "anger", "neutral") if word in text), "disappointment")
-        return self._reading(text=text, emotion=emotion, fine_emotion=emotion, emotions=(emotion,), evidence=())
+        named = {"emotion": emotion, "fine_emotion": emotion, "emotions": (emotion,), "evidence": ()}
+        whole = self._reading(text=text, **named | (through_the_reader() if lens is Lens.READER else {}))
+        yield dataclasses.replace(whole, reasoning="The author ")
+        if text == "interrupt":
+            raise KeyboardInterrupt
+        yield whole
 
 
 @pytest.fixture
@@ -55,7 +61,14 @@ def quick(reading: Make) -> Quick:
     return Quick(reading)
 
 
-def talk(quick: Quick, *lines: str, interactive: bool = True, width: int = 60) -> tuple[Talk, str]:
+def talk(
+    quick: Quick,
+    *lines: str,
+    interactive: bool = True,
+    width: int = 60,
+    settings: Settings = Settings(),  # noqa: B008 - frozen
+    opened: Callable[[Settings], Quick] | None = None,
+) -> tuple[Talk, str]:
     """What a chat shows on a terminal of 60 columns without colour."""
     file = io.StringIO()
     console = Console(
@@ -67,7 +80,7 @@ def talk(quick: Quick, *lines: str, interactive: bool = True, width: int = 60) -
         markup=False,
         emoji=False,
     )
-    made = Talk(quick, Settings(), console, interactive)
+    made = Talk(opened or (lambda _: quick), settings, console, interactive)
     made.run(iter(lines))
     return made, file.getvalue()
 
@@ -110,8 +123,7 @@ def test_in_a_pipe_a_wrong_command_is_said_and_the_rest_goes_on(
     assert len(quick.asked) == 1
     told = capsys.readouterr().err
     assert "There is no command /taxnomy." in told
-    assert "There is no lens 'both'." in told
-    assert "The model quick has not learned the lens reader." in told
+    assert told.count("The model quick has not learned the lens reader.") == 2
     assert "There is no mode 'slow'." in told
 
 
@@ -119,6 +131,74 @@ def test_in_a_pipe_a_wrong_command_is_said_and_the_rest_goes_on(
 def test_what_the_model_cannot_do_is_wrong_usage(piped: Callable[[bytes], Quick], args: list[str]) -> None:
     assert piped(b"joy\n").asked == []
     assert main(["chat", *args]) == 2
+
+
+def test_both_lenses_are_read_and_compared(reading: Make, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    two = Quick(reading, *Lens)
+    saved, page = tmp_path / "talk.json", tmp_path / "talk.md"
+    made, told = talk(
+        two, "so much joy", "/top 1", "/lens author", "anger", "/lens both", "/taxonomy ekman", "/taxonomy shared10",
+        "/lens reader", f"/save {saved}", f"/export {page}", "/history", settings=Settings(lens="both"),
+    )  # fmt: skip
+    assert two.asked[:2] == [("so much joy", "goemotions", "explain"), ("so much joy", "empathetic", "explain")]
+    assert re.search(r"JOY   62 %.*SAD   70 %.*(part by|cannot be)", told, re.S)
+    assert re.search(r"^author lens\ndisappointment .*62 %\nreader lens\nsad .*70 %$", told, re.M)
+    assert "author  ▇▂  joy → anger\nreader  ▂   sad" in told
+    assert "author lens, shared10 · reader lens, shared10, explain" in told
+    assert "reader lens, shared10, explain" in told
+    assert "  1  joy 62 % | sad 70 %  so much joy" in told
+    assert "Both lenses together cannot answer in the taxonomy 'ekman'" in capsys.readouterr().err
+    again, _ = talk(two, f"/load {saved}")
+    assert again.conversation.turns == made.conversation.turns
+    text = page.read_text(encoding="utf-8")
+    assert "## 1. author lens: joy (62 %), reader lens: sad (70 %)\n\n> so much joy\n\nAuthor lens: " in text
+    assert made.conversation.turns[0].divergence.summary in text  # type: ignore[union-attr]
+
+
+def test_a_lens_that_needs_another_model_opens_it(reading: Make) -> None:
+    asked: list[str] = []
+
+    def opened(settings: Settings) -> Quick:
+        asked.append(settings.lens)
+        return Quick(reading, *(Lens if settings.lens == "both" else [Lens.AUTHOR]))
+
+    _, told = talk(Quick(reading), "joy", "/lens both", "joy", "/lens author", "/lens reader", opened=opened)
+    assert asked == ["author", "both"]
+    assert "SAD   70 %" in told
+    _, told = talk(Quick(reading), "/lens both", "joy", opened=opened, settings=Settings(model="mine.gguf"))
+    assert asked == ["author", "both", "author"]
+    assert "SAD" not in told
+
+
+def test_models_take_turns_and_a_failure_leaves_the_old_one(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[str] = []
+
+    @contextmanager
+    def workers(settings: Settings) -> Iterator[Quick]:
+        if settings.lens == "reader":
+            raise UsageError("No model that ships reads through the lens reader.", "")
+        alive.append(settings.lens)
+        yield quick
+        alive.remove(settings.lens)
+
+    monkeypatch.setattr("toolkit.apps.chat.open_workers", workers)
+    with one_at_a_time() as opened:
+        opened(Settings(lens="author"))
+        opened(Settings(lens="both"))
+        assert alive == ["both"]
+        with pytest.raises(UsageError):
+            opened(Settings(lens="reader"))
+        assert alive == ["both"]
+    assert alive == []
+
+
+def test_a_reasoning_is_on_the_screen_before_it_is_finished(quick: Quick) -> None:
+    _, told = talk(quick, "joy")
+    growing = re.sub(r"\x1b\[[?0-9]*[a-zA-Z]", "", told).split("╭")
+    assert "│ The author   " in growing[1] or "reading" in growing[0]
+    assert growing[-1].count("a hope they had in others") == 1
+    _, piped_out = talk(quick, "joy", interactive=False)
+    assert piped_out.count("The author") == 1
 
 
 def test_panel_and_timeline_fit_into_sixty_columns(quick: Quick) -> None:

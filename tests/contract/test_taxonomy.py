@@ -56,6 +56,14 @@ def test_goemotions_maps_wholly_into_coarse_taxonomies(target: str) -> None:
     assert set(mapping) == set(range(SIZES[target]))
 
 
+def test_every_feeling_of_the_reader_is_good_bad_or_open() -> None:
+    taxonomy, groups = load_taxonomy("empathetic"), load_taxonomy("sentiment").labels
+    found = {label: groups[goal] for label, goal in zip(taxonomy.labels, taxonomy.mapping("sentiment"), strict=True)}  # type: ignore[index]
+    assert {found[label] for label in ("joyful", "hopeful", "proud")} == {"positive"}
+    assert {found[label] for label in ("sad", "guilty", "ashamed")} == {"negative"}
+    assert {found[label] for label in ("surprised", "nostalgic")} == {"ambiguous"}
+
+
 def test_unknown_names_are_usage_errors_that_list_the_known_ones() -> None:
     with pytest.raises(UsageError) as taxonomy:
         load_taxonomy("plutchik")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.corpora.linguistic import SCORES, LinguisticConfig
 from toolkit.corpora.suspects import EMBEDDED_SCORES
@@ -32,11 +34,14 @@ def test_every_flag_is_explained_with_the_score_from_which_it_holds() -> None:
         assert float(told[name][2]) == getattr(LinguisticConfig(), name)
 
 
-def test_the_verdicts_add_up_to_the_figures() -> None:
-    verdicts = {(row[0], row[1]): row[2].split() for row in rows() if row[0] in SCORES}
-    for name in SCORES:
-        right, wrong = len(verdicts[name, "right"]), len(verdicts[name, "wrong"])
-        cell = next(row[4] for row in rows() if row[0] == f"`{name}`" and len(row) == 6)
+@pytest.mark.parametrize("name", SCORES)
+def test_the_verdicts_add_up_to_the_figures_and_no_sample_holds_a_text_of_another(name: str) -> None:
+    verdicts = {(row[1], row[2]): row[3].split() for row in rows() if row[0] == name}
+    cells = next(row for row in rows() if row[0] == f"`{name}`" and len(row) == 7)
+    for sample, cell in (("first", cells[4]), ("fresh", cells[5])):
+        right, wrong = len(verdicts[sample, "right"]), len(verdicts[sample, "wrong"])
         found = re.fullmatch(r"(\d+) of (\d+) \((\d+) %\)", cell)
         assert found is not None
         assert tuple(map(int, found.groups())) == (right, right + wrong, round(100 * right / (right + wrong)))
+    comments = [comment for judged in verdicts.values() for comment in judged]
+    assert len(set(comments)) == len(comments)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
-import sys
 import tarfile
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -75,20 +72,6 @@ def test_the_archive_gives_the_same(tmp_path: Path, inside: bool) -> None:
     archive(folder / "empatheticdialogues.tar.gz", [COLUMNS, *(",".join(t) for t in TURNS)])
     assert list(read_empathetic("dev", tmp_path)) == SITUATIONS
     assert list(read_empathetic("valid", tmp_path, "utterance")) == UTTERANCES
-
-
-def test_the_hub_is_asked_for_its_parquet_branch(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-
-    def load_dataset(*names: str, **options: str) -> list[dict[str, Any]]:
-        asked.append((names, options))
-        return [{**dict(zip(COLUMNS.split(","), t, strict=False)), "speaker_idx": int(t[4])} for t in TURNS]
-
-    monkeypatch.delenv("EMOTION_LRM_CORPORA", raising=False)
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-    assert list(read_empathetic("dev")) == SITUATIONS
-    options = {"split": "validation", "revision": "refs/convert/parquet"}
-    assert asked == [(("facebook/empathetic_dialogues", "default"), options)]
 
 
 @pytest.mark.parametrize(

@@ -91,9 +91,13 @@ def test_one_corpus_is_enough_and_none_is_an_expected_failure(source: Path, tmp_
 
 def test_nothing_in_a_corpus_text_becomes_markup(tmp_path: Path) -> None:
     hostile = '<script>alert("x")</script>\u202e\x00 & "quotes"'
-    page.write_page(tmp_path / "x.html", hostile, [page.table(("text",), [(hostile,)]), page.paragraph(hostile)])
+    page.write_page(
+        tmp_path / "x.html",
+        hostile,
+        [page.table(("text", "list"), [(hostile, [hostile, hostile])]), page.paragraph(hostile)],
+    )
     html = (tmp_path / "x.html").read_text(encoding="utf-8")
     assert "<script" not in html
     assert "\u202e" not in html
     assert "\x00" not in html
-    assert html.count("&lt;script&gt;") == 4
+    assert html.count("&lt;script&gt;") == 6

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -46,29 +44,8 @@ def test_a_missing_split_and_a_missing_folder_are_named(source: Path, tmp_path: 
         list(read_goemotions("valid", source))
 
 
-def test_the_hub_is_asked_for_its_parquet_branch(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-
-    def load_dataset(*names: str, **options: str) -> list[dict[str, Any]]:
-        asked.append((names, options))
-        return [{"text": "Yay.", "labels": [27, 17], "id": "h"}]
-
+def test_without_the_package_the_hub_is_an_expected_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EMOTION_LRM_CORPORA", raising=False)
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-    assert [(e.text, e.labels, e.id) for e in read_goemotions("dev")] == [("Yay.", ("joy", "neutral"), "h")]
-    options = {"split": "validation", "revision": "refs/convert/parquet"}
-    assert asked == [(("google-research-datasets/go_emotions", "simplified"), options)]
-
-
-def test_without_the_package_or_the_network_the_hub_is_an_expected_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("EMOTION_LRM_CORPORA", raising=False)
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match="needs the package datasets"):
-        list(read_goemotions("train"))
-
-    def unreachable(*_: str, **__: str) -> None:
-        raise ConnectionError("no route")
-
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=unreachable))
-    with pytest.raises(DataError, match=r"did not give .*no route"):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(DataError, match="needs the package huggingface_hub"):
         list(read_goemotions("train"))

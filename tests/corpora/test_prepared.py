@@ -150,6 +150,33 @@ def test_the_switch_asks_for_packages_before_any_work(
     assert not (tmp_path / "o").exists()
 
 
+SLOWLY = """
+import sys
+from toolkit.corpora import embeddings
+from toolkit.corpora.commands import data
+embeddings.CHUNK = 20
+data(["prepare", "--embeddings", "--source", sys.argv[1], "--out", sys.argv[2]], standalone_mode=False)
+"""
+
+
+def test_a_run_that_is_killed_goes_on_and_ends_in_the_same_bytes(source: Path, tmp_path: Path) -> None:
+    whole, broken = ([sys.executable, "-c", SLOWLY, str(source), str(tmp_path / name)] for name in ("whole", "broken"))
+    subprocess.run(whole, check=True, capture_output=True, timeout=300)
+    with subprocess.Popen(broken, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        said = [process.stderr.readline() for _ in range(2)]
+        process.kill()  # SIGKILL where there is one: nothing gets to tidy up
+    assert said[1].startswith("40 of ")
+    out = tmp_path / "broken"
+    assert not (out / REPORT).exists()
+    first = {path.name: path.stat().st_mtime_ns for path in (out / CACHE).glob("*-0000[01].npy")}
+    assert len(first) == 2
+    subprocess.run(broken, check=True, capture_output=True, timeout=300)
+    for name in (ROWS, TRAIN, VAL, FLAGS, REPORT, PAGE):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert [path.suffix for path in (out / CACHE).iterdir()] == [".npy"]
+
+
 def test_without_embeddings_nothing_heavy_is_imported(source: Path, tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom toolkit.corpora.prepare import DataConfig\n"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -60,14 +58,6 @@ def test_the_raw_folder_comes_first_and_may_be_packed_and_tab_separated(tmp_path
         file.write("\t".join(row) + "\n" + "\t".join(row.values()) + "\n")
     assert list(read_ratings(tmp_path)) == RATINGS[:1]
     assert find_ratings(tmp_path) == [raw / "ratings_sample.tsv.gz"]
-
-
-def test_the_hub_gives_numbers_and_truth_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = {label: int(label == "joy") for label in LABELS}
-    rows = [{**row, "id": "h", "text": "Yay.", "rater_id": 3, "example_very_unclear": False}]
-    monkeypatch.delenv("EMOTION_LRM_CORPORA", raising=False)
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=lambda *_, **__: rows))
-    assert list(read_ratings()) == [Rating("h", "Yay.", ("joy",), "3")]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ class StandIn:
     """The interface of the model; posteriors by hand, answers that quote the first word."""
 
     name = "stand-in"
+    lenses: tuple[Lens, ...] = (Lens.AUTHOR,)
 
     def __init__(self, calibration: Calibration | None = None) -> None:
         self.calibration = calibration or Calibration()
@@ -50,7 +51,7 @@ class StandIn:
 
     def posteriors(self, texts: Sequence[str], *, lens: Lens) -> tuple[Floats, Floats]:
         self.asked += texts
-        raw = np.stack([self.known[text] for text in texts])
+        raw = np.stack([self.known.get(text, spread({})) for text in texts])  # even, where words were erased
         return apply_temperature(raw, self.calibration.of(lens).temperature), np.full(len(texts), 0.97)
 
     def answers(self, texts: Iterable[str], *, lens: Lens) -> Iterator[tuple[str, str]]:  # noqa: ARG002

@@ -104,7 +104,7 @@ def test_progress_counts_up_to_the_total(corpora: Path) -> None:
     rows = load_rows("goemotions", "test", source=corpora)
     evaluate(StandIn(), rows, progress=lambda *told: heard.append(told))
     assert heard[:2] == [(0, 10, "reading"), (10, 10, "reading")]
-    assert heard[2:] == [(done, 10, "explaining") for done in range(11)]
+    assert heard[2:13] == [(done, 10, "explaining") for done in range(11)]
 
 
 @pytest.mark.parametrize(("lens", "protocols"), [
@@ -147,9 +147,10 @@ def drawn(labels: int, n: int) -> tuple[Floats, Bools]:
 
 def test_a_file_holds_the_calibration_of_both_lenses(tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
-    for lens, temperature in ((Lens.AUTHOR, 1.5), (Lens.READER, 1.2), (Lens.AUTHOR, 1.1)):
-        add_calibration({"fitted_on": "dev", "temperature": temperature}, lens, path)
+    for lens, temperature, line in ((Lens.AUTHOR, 1.5, 0.4), (Lens.READER, 1.2, None), (Lens.AUTHOR, 1.1, None)):
+        add_calibration({"fitted_on": "dev", "temperature": temperature}, lens, path, line)
     read = parse_calibration(path.read_text(encoding="utf-8"))
+    assert read.noise_line == 0.4
     assert (read.of(Lens.AUTHOR).temperature, read.of(Lens.READER).temperature) == (1.1, 1.2)
 
 
@@ -212,7 +213,17 @@ def test_a_file_is_judged_too(command: Callable[..., int], tmp_path: Path, capsy
 def test_the_command_writes_a_calibration(command: Callable[..., int], tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     assert command("goemotions", "--mode", "fast", "--fit-calibration", str(path)) == 0
-    assert parse_calibration(path.read_text(encoding="utf-8")).of(Lens.AUTHOR).fitted_on == "goemotions dev"
+    found = parse_calibration(path.read_text(encoding="utf-8"))
+    assert (found.of(Lens.AUTHOR).fitted_on, found.noise_line) == ("goemotions dev", None)
+
+
+def test_a_model_of_both_lenses_gets_its_noise_line_against_the_default_model(
+    command: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StandIn, "lenses", tuple(Lens))
+    path = tmp_path / "calibration.json"
+    assert command("goemotions", "--mode", "fast", "--fit-calibration", str(path)) == 0
+    assert parse_calibration(path.read_text(encoding="utf-8")).noise_line == 0.0  # both models are the same stand-in
 
 
 @pytest.mark.parametrize(

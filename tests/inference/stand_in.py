@@ -18,6 +18,7 @@ from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.errors import ModelError
 from toolkit.inference import worker_process
+from toolkit.inference.turns import Watch
 
 BATCH = 8
 
@@ -45,6 +46,8 @@ def load(wanted: dict[str, Any], progress: Callable[[int, int, str], None]) -> S
             raise ModelError(f"{wanted['adapter']} with {wanted['threads']} threads", "")
         case "surprise":
             raise ZeroDivisionError("by zero")
+        case "sleepy":
+            time.sleep(1)
         case "stillborn":
             os.abort()
         case str() as name if name.startswith("once:"):  # dies while loading for the second time
@@ -56,15 +59,18 @@ def load(wanted: dict[str, Any], progress: Callable[[int, int, str], None]) -> S
 
 
 class StandIn:
-    """Reads ``BATCH`` texts at a time; the analysis says which texts were read together."""
+    """Reads ``BATCH`` texts at a time; the analysis says which were read together, and is written in three steps."""
 
     name = "stand-in"
     lenses = (Lens.AUTHOR, Lens.READER)
     noise_line = 0.1
 
-    def analyze_many(self, texts: Iterable[str | None], *, lens: Lens, taxonomy: str, mode: str) -> Iterator[Analysis]:
+    def analyze_many(
+        self, texts: Iterable[str | None], *, lens: Lens, taxonomy: str, mode: str, watch: Watch | None = None
+    ) -> Iterator[Analysis]:
         """Analyses in order; a None among the texts ends a batch."""
         batch: list[str] = []
+        self._watch, self._number = watch if mode == "explain" else None, 0
         for text in texts:
             if text is not None:
                 batch.append(text)
@@ -73,25 +79,38 @@ class StandIn:
                 batch = []
         yield from self._read(batch, lens, taxonomy, mode)
 
-    def analyze_in_slices(self, text: str, *, lens: Lens, taxonomy: str, mode: str) -> Iterator[Analysis | None]:
+    def analyze_in_slices(
+        self, text: str, *, lens: Lens, taxonomy: str, mode: str, watch: Watch | None = None
+    ) -> Iterator[Analysis | None]:
         """The analysis after a slice for every word but the first; each takes as long as the first word says."""
         pause, *words = text.split()
         for _ in words:
             time.sleep(float(pause))
             yield None
+        if watch is not None and mode == "explain":
+            watch(0, lambda: self._analysis(text, "Read", lens, taxonomy, mode))
         yield self._analysis(text, f"Read in {len(words)} slices.", lens, taxonomy, mode)
 
     def _read(self, batch: list[str], lens: Lens, taxonomy: str, mode: str) -> Iterator[Analysis]:
         for text in batch:
             obey(text)
         for text in batch:
-            yield self._analysis(text, f"Read with {len(batch)} by {os.getpid()}.", lens, taxonomy, mode)
+            reasoning = f"Read with {len(batch)} by {os.getpid()}."
+            for end in (0, 4, 9):
+                if self._watch is not None:
+                    so_far = self._analysis(text, reasoning[:end], lens, taxonomy, mode)
+                    self._watch(self._number, lambda so_far=so_far: so_far)  # type: ignore[misc]
+                    time.sleep(0.5 if text == "slowly" else 0)
+            self._number += 1
+            yield self._analysis(text, reasoning, lens, taxonomy, mode)
 
     def _analysis(self, text: str, reasoning: str, lens: Lens, taxonomy: str, mode: str) -> Analysis:
         labels = load_taxonomy(taxonomy).labels
         scores = {label: 1.0 / len(labels) for label in labels}
+        native = load_taxonomy(lens.native).labels
+        fine = labels[0] if labels[0] in native else native[0]
         return Analysis(
-            text, lens, taxonomy, mode, labels[0], labels[0], scores[labels[0]], False, (labels[0],), scores, 1.0, 0.0,
+            text, lens, taxonomy, mode, labels[0], fine, scores[labels[0]], False, (labels[0],), scores, 1.0, 0.0,
             reasoning, (), self.name,
         )  # fmt: skip
 

@@ -12,7 +12,15 @@ from toolkit.contract.analysis import Analysis
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.errors import UsageError
-from toolkit.inference.divergence import CHUNK, compare, compare_many, jensen_shannon, shared_shares, summarize
+from toolkit.inference.divergence import (
+    CHUNK,
+    compare,
+    compare_many,
+    jensen_shannon,
+    noise_line,
+    shared_shares,
+    summarize,
+)
 
 
 def reading(lens: Lens, scores: dict[str, float], taxonomy: str | None = None, outside: float = 0.0) -> Analysis:
@@ -45,6 +53,23 @@ def test_readings_in_the_shared_taxonomy_give_the_same() -> None:
     ten = reading(Lens.AUTHOR, {"joy": 0.375, "sadness": 0.125, "neutral": 0.5}, "shared10", outside=0.2)
     for one, other in zip(shared_shares(native), shared_shares(ten), strict=True):
         np.testing.assert_allclose(one, other)
+
+
+def test_the_noise_line_is_passed_by_one_comparable_text_in_twenty() -> None:
+    labels = load_taxonomy("goemotions").labels
+    joy, anger, neutral = (labels.index(label) for label in ("joy", "anger", "neutral"))
+    one = np.zeros((101, len(labels)))
+    one[:100, joy] = 1.0
+    one[100, neutral] = 1.0  # left out: nothing of it has a place among the nine
+    other = one.copy()
+    other[:3] = 0.0
+    other[:3, anger] = 1.0
+    assert noise_line(one, other) == 0.0  # three of a hundred are fewer than one in twenty
+    other[:10] = 0.0
+    other[:10, anger] = 1.0
+    assert noise_line(one, other) == 1.0
+    with pytest.raises(UsageError, match="no text"):
+        noise_line(one[100:], other[100:])
 
 
 def test_lenses_that_part() -> None:

@@ -34,6 +34,7 @@ def test_a_whole_reasoning_is_taken_and_ends_at_the_quotation_mark() -> None:
         ("A", '", "more": "'),
         ('"',),
         ("",),
+        ("é".encode()[:1],),
         ("A “upset",),
         ("A “Ignored",),
         ("A “gnored”",),

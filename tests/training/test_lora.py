@@ -20,7 +20,8 @@ from toolkit.training.commands import train
 from toolkit.training.config import TrainConfig
 from toolkit.training.data import load_dev, load_training
 from toolkit.training.encode import bucketed_batches, split_by_tokens
-from toolkit.training.lora import Trainer, prepare, run
+from toolkit.training.loop import run
+from toolkit.training.lora import Trainer, prepare
 from toolkit.training.objective import answer_loss, collate, hidden_states, label_loss
 
 

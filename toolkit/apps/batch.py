@@ -35,8 +35,11 @@ SOME_ROWS_FAILED = 3
 
 
 @click.command()
-@click.argument("source", metavar="INPUT")
-@click.option("-o", "--output", required=True, metavar="OUTPUT", help="A .jsonl, .csv or .parquet file.")
+@click.argument("source", type=click.Path(), metavar="INPUT")
+@click.option(
+    "-o", "--output", type=click.Path(), required=True, metavar="OUTPUT",
+    help="A .jsonl, .csv or .parquet file, or a folder/.",
+)  # fmt: skip
 @click.option("--text-column", metavar="C", help="Name or number of the column with the texts.  [default: guessed]")
 @click.option("--id-column", metavar="C", help="Name or number of the column with the ids.  [default: id]")
 @click.option("--format", "form", type=click.Choice(FORMS), help="The form of INPUT.  [default: by name and content]")
@@ -49,13 +52,18 @@ SOME_ROWS_FAILED = 3
 @click.option(
     "--date-column", metavar="C", help="Name or number of the column with dates, for the report.  [default: found]"
 )
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Worker processes.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Worker processes.  [default: 1; ray: all cores]")
+@click.option(
+    "--engine", type=click.Choice(("local", "ray")), default="local", show_default=True, help="What shares out."
+)
+@click.option("--address", metavar="A", help="The Ray cluster.  [default: RAY_ADDRESS, else one of this machine alone]")
 @model_options
 @click.pass_context
 def batch(
     ctx: click.Context, source: str, output: str, form: str | None, delimiter: str | None, encoding: str | None,
-    header: bool | None, text_column: str | None, id_column: str | None, resume: bool, overwrite: bool, workers: int,
-    report: Path | None, date_column: str | None, settings: Settings,
+    header: bool | None, text_column: str | None, id_column: str | None, resume: bool, overwrite: bool,
+    workers: int | None, report: Path | None, date_column: str | None, engine: str, address: str | None,
+    settings: Settings,
 ) -> None:  # fmt: skip
     """Read every text of a CSV, TSV, JSONL, text or Parquet file.
 
@@ -64,12 +72,20 @@ def batch(
     that a spreadsheet would run as a formula gets an apostrophe in front. With --lens both, a row holds both readings
     and their divergence. The report is report.html, which holds some of the texts, report.json and pictures.
 
+    With --engine ray, INPUT may also be a folder, a glob or an address such as s3://bucket/folder, and OUTPUT a folder
+    of parts: X.parquet/ of Parquet, X/ of JSON lines.
+
     \b
     emotion-lrm batch comments.csv -o emotions.jsonl
     emotion-lrm batch comments.csv -o emotions.jsonl --resume
     emotion-lrm batch reviews.parquet --text-column body --mode fast -o emotions.parquet
     emotion-lrm batch diary.csv -o emotions.csv --report out --date-column written
+    emotion-lrm batch "comments/*.parquet" -o emotions.parquet/ --engine ray --address auto
     """
+    if engine == "ray" or address:
+        from toolkit.apps.cluster.run import on_ray
+
+        ctx.exit(on_ray(ctx.params, settings, _say))
     wish = wish_of(settings)
     if date_column and not report:
         raise UsageError("--date-column is for the report alone.", "Add --report DIR, or leave it out.")
@@ -77,6 +93,8 @@ def batch(
         from toolkit.evaluation.plots import prepare_folder
 
         prepare_folder(report)
+    if output.endswith("/"):
+        raise UsageError("A folder of parts is written by the engine ray.", "Add --engine ray, or name a file.")
     target = Path(output)
     output_form(target)
     check_destination(target, resume, overwrite)
@@ -89,7 +107,7 @@ def batch(
         )  # fmt: skip
         reported = _report_of(table, report, date_column)
         _say(*table.notes, *(reported.notes if reported else ()))
-        with open_workers(settings, workers) as model:
+        with open_workers(settings, workers or 1) as model:
             tally = run_batch(
                 model, table, target, wish=wish, resume=resume, overwrite=overwrite, show=not is_quiet(), say=_say,
                 survey=reported.survey if reported else None,
@@ -112,6 +130,7 @@ def run_batch(
     show: bool = False,
     say: Callable[..., None] = lambda *_: None,
     survey: Callable[[Iterator[dict[str, Any]]], None] | None = None,
+    watch: Callable[[int, Tally], None] = lambda *_: None,
 ) -> Tally:
     """Read every row of ``table`` and write ``output``; returns the counts over all its rows.
 
@@ -119,6 +138,7 @@ def run_batch(
         show: draw progress on standard error.
         say: called with lines that a person should see: what was resumed, and the summary.
         survey: called once, after the last row, with the objects of all rows, in order and read one at a time.
+        watch: called after every row with the number of all rows and the counts so far; what it raises ends the run.
 
     Raises:
         UsageError: where the output exists and neither ``resume`` nor ``overwrite`` is set, and for a model that has
@@ -136,7 +156,7 @@ def run_batch(
         try:
             if journal.tally.rows:
                 say(f"Resuming after {journal.tally.rows:,} of {total:,} rows.")
-            _answer(predictor, table, wish, journal, total, show)
+            _answer(predictor, table, wish, journal, total, show, watch)
         except BaseException:
             journal.close()
             say("What was read is kept; --resume continues from there.")
@@ -150,15 +170,19 @@ def run_batch(
     return journal.tally
 
 
-def _answer(predictor: Predictor, table: Table, wish: Wish | Pair, journal: Journal, total: int, show: bool) -> None:
+def _answer(
+    predictor: Predictor, table: Table, wish: Wish | Pair, journal: Journal, total: int, show: bool,
+    watch: Callable[[int, Tally], None],
+) -> None:  # fmt: skip
     rest = islice(table.rows(), journal.tally.rows, None)
     outcomes = comparisons(predictor, rest, wish) if isinstance(wish, Pair) else Answers(predictor, rest, wish)
-    with Watch(total, journal.tally.rows) if show else contextlib.nullcontext() as watch:
+    with Watch(total, journal.tally.rows) if show else contextlib.nullcontext() as bar:
         for row, outcome in outcomes:
             record = record_of(row, outcome, wish, predictor.name)
             journal.add(json_line(record), record)
-            if watch is not None:
-                watch(journal.tally)
+            if bar is not None:
+                bar(journal.tally)
+            watch(total, journal.tally)
     journal.checkpoint()
 
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import click
 from rich.console import Console
 
 from convert.errors import ConvertError
 from toolkit.apps.analyze import SOME_ROWS_FAILED, decode
-from toolkit.apps.conversation import Conversation
+from toolkit.apps.both import Pair
+from toolkit.apps.conversation import Conversation, Turn, readings
 from toolkit.apps.escape import visible
-from toolkit.apps.panel import WIDEST, bar, make_console, percent, print_panel
+from toolkit.apps.follow import Reader, follow
+from toolkit.apps.panel import WIDEST, bar, make_console, percent
 from toolkit.apps.workers import open_workers
 from toolkit.contract.analysis import Analysis
-from toolkit.contract.lens import Lens, parse_lens
+from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import NAMES
 from toolkit.errors import EmotionLRMError, UsageError
+from toolkit.inference.divergence import check_shared
 from toolkit.inference.request import MODES, Wish, check_wish
 from toolkit.settings import Settings, model_options
 
@@ -29,7 +32,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "/save": (), "/load": (), "/export": (), "/clear": (), "/quit": (),
 }  # fmt: skip
 HELP = """\
-/lens author|reader  whose emotion is read
+/lens NAME           author, reader, or both compared
 /taxonomy NAME       the set of labels
 /mode fast|explain   label only, or with reasoning
 /top [N]             more labels of the last message
@@ -44,30 +47,22 @@ Enter sends; Alt-Enter begins a new line; Ctrl-C stops an
 answer. A message that starts with / is written //so."""
 
 
-class Reader(Protocol):
-    """What answers: a WorkerModel, or an EmotionModel."""
-
-    name: str
-    lenses: tuple[Lens, ...]
-
-    def analyze(self, text: str, *, lens: Lens, taxonomy: str | None, mode: str) -> Analysis: ...
-
-
 @click.command()
 @model_options
 @click.pass_context
 def chat(ctx: click.Context, settings: Settings) -> None:
-    """Talk, and see how every message is read.
+    """Talk, and see how every message is read, while it is read.
 
     In a pipe every line is a message and a panel comes out for each. Nothing is kept unless you say /save.
 
     \b
     emotion-lrm chat
+    emotion-lrm chat --lens both
     emotion-lrm chat --taxonomy ekman < messages.txt
     """
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    with open_workers(settings) as model:
-        talk = Talk(model, settings, make_console(sys.stdout), interactive)
+    with one_at_a_time() as opened:
+        talk = Talk(opened, settings, make_console(sys.stdout), interactive)
         if interactive:
             from toolkit.apps.chat_prompt import messages
 
@@ -85,15 +80,37 @@ def piped(stdin: BinaryIO) -> Iterator[str]:
         yield decode(line).rstrip("\r\n")
 
 
+Open = Callable[[Settings], Reader]
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[Open]:
+    """Opens models; each takes the place of the one before, which stays where the new one cannot be had."""
+    with ExitStack() as held:
+
+        def opened(settings: Settings) -> Reader:
+            fresh = ExitStack()
+            model = fresh.enter_context(open_workers(settings))
+            held.close()
+            held.push(fresh)
+            return model
+
+        yield opened
+
+
 class Talk:
     """A chat: what was said, how the next message is to be read, and where answers are shown.
+
+    Args:
+        opened: opens a model: at the start, and where another lens needs another one.
 
     Raises:
         UsageError: for a lens, taxonomy or mode that the model does not have.
     """
 
-    def __init__(self, model: Reader, settings: Settings, console: Console, interactive: bool) -> None:
-        self._model, self._console, self._interactive = model, console, interactive
+    def __init__(self, opened: Open, settings: Settings, console: Console, interactive: bool) -> None:
+        self._opened, self._settings, self._console, self._interactive = opened, settings, console, interactive
+        self._model = opened(settings)
         self._wish = self._checked(settings.lens, settings.taxonomy, settings.mode)
         self.conversation = Conversation()
         self.failed = 0
@@ -125,12 +142,7 @@ class Talk:
             self._command(message)
             return
         text = message[1:] if message.startswith("//") else message
-        waiting = self._console.status("reading…") if self._console.is_terminal else nullcontext()
-        with waiting:
-            wish = self._wish
-            reading = self._model.analyze(text, lens=wish.lens, taxonomy=wish.taxonomy, mode=wish.mode)
-        self.conversation.turns.append(reading)
-        print_panel(self._console, reading)
+        self.conversation.turns.append(follow(self._console, self._model, text, self._wish))
         if len(self.conversation.turns) > 1:
             self._mood()
         self._say("")
@@ -144,20 +156,25 @@ class Talk:
     # The commands
 
     def _lens(self, name: str) -> None:
-        lens = parse_lens(_needed(name, "/lens author"))
-        taxonomy = self._wish.taxonomy if self._wish.taxonomy in lens.taxonomies else None
-        self._change(lens, taxonomy, self._wish.mode)
+        self._change(lens=_one_of(_needed(name, "/lens both"), "/lens"))
 
     def _taxonomy(self, name: str) -> None:
-        self._change(self._wish.lens, _needed(name, "/taxonomy ekman"), self._wish.mode)
+        self._change(taxonomy=_one_of(_needed(name, "/taxonomy ekman"), "/taxonomy"))
 
     def _mode(self, name: str) -> None:
-        self._change(self._wish.lens, self._wish.taxonomy, _needed(name, "/mode fast"))
+        self._change(mode=_one_of(_needed(name, "/mode fast"), "/mode"))
 
     def _top(self, number: str) -> None:
         if number and not number.isdecimal():
             raise UsageError(f"{number!r} is no number.", "For example /top 10.")
-        scores = sorted(self._last().scores.items(), key=lambda item: -item[1])[: int(number[:4] or 10)]
+        last = readings(self._last())
+        for reading in last:
+            if len(last) > 1:
+                self._say(f"{reading.lens} lens")
+            self._bars(reading, int(number[:4] or 10))
+
+    def _bars(self, reading: Analysis, most: int) -> None:
+        scores = sorted(reading.scores.items(), key=lambda item: -item[1])[:most]
         width = max((len(label) for label, _ in scores), default=0)
         room = max(5, min(50, self._width() - width - 9))
         for label, share in scores:
@@ -166,7 +183,7 @@ class Talk:
 
     def _history(self) -> None:
         self._last()
-        for line in self.conversation.history():
+        for line in self.conversation.history(self._width()):
             self._say(line)
         self._mood()
 
@@ -187,14 +204,27 @@ class Talk:
         self.conversation = Conversation()
         self._say("Forgotten.")
 
-    def _change(self, lens: Lens, taxonomy: str | None, mode: str) -> None:
-        self._wish = self._checked(lens, taxonomy, mode)
-        self._say(f"{self._wish.lens} lens, {self._wish.taxonomy}, {self._wish.mode}")
+    def _change(self, **changes: str) -> None:
+        """Read what follows in another way, with another model where that is needed and none was named."""
+        wanted = self._settings.model_copy(update=changes)
+        if "lens" in changes and not _fits(wanted):
+            wanted = wanted.model_copy(update={"taxonomy": None})
+        lacking = not set(wanted.lenses) <= set(self._model.lenses)
+        if lacking and not (wanted.model or wanted.adapter):
+            self._model = self._opened(wanted)
+        self._wish = self._checked(wanted.lens, wanted.taxonomy, wanted.mode)
+        self._settings = wanted
+        asked = " · ".join(f"{wish.lens} lens, {wish.taxonomy}" for wish in _wishes(self._wish))
+        self._say(f"{asked}, {wanted.mode}")
 
-    def _checked(self, lens: Lens | str, taxonomy: str | None, mode: str) -> Wish:
-        return check_wish(lens, taxonomy, mode, self._model.lenses, self._model.name)
+    def _checked(self, lens: str, taxonomy: str | None, mode: str) -> Wish | Pair:
+        known, name = self._model.lenses, self._model.name
+        if lens != "both":
+            return check_wish(lens, taxonomy, mode, known, name)
+        check_shared(taxonomy)
+        return Pair(*(check_wish(each, taxonomy, mode, known, name) for each in Lens))
 
-    def _last(self) -> Analysis:
+    def _last(self) -> Turn:
         if not self.conversation.turns:
             raise UsageError("Nothing was said yet.", "Write a message first.")
         return self.conversation.turns[-1]
@@ -214,6 +244,22 @@ class Talk:
 
     def _ascii(self) -> bool:
         return self._console.options.ascii_only
+
+
+def _wishes(wish: Wish | Pair) -> tuple[Wish, ...]:
+    return (wish,) if isinstance(wish, Wish) else (wish.author, wish.reader)
+
+
+def _fits(settings: Settings) -> bool:
+    """Whether the lens, or both of them, can answer in the taxonomy."""
+    return settings.taxonomy is None or all(settings.taxonomy in lens.taxonomies for lens in settings.lenses)
+
+
+def _one_of(word: str, command: str) -> str:
+    """A word that may follow a command."""
+    if word not in CHOICES[command]:
+        raise UsageError(f"There is no {command[1:]} {word!r}.", f"Use {', '.join(CHOICES[command])}.")
+    return word
 
 
 def _needed(value: str, example: str) -> str:

@@ -156,7 +156,7 @@ class Journal:
             told = begun["identity"]
         except (OSError, ValueError, KeyError, TypeError):
             raise DataError(f"{self.partial} has no journal that can be read.", _FRESH) from None
-        _same(told, identity)
+        check_same(told, identity)
         for note in reversed(notes[:-1]):  # what follows the last line end was not written to its end
             found = _note(note)
             if found is not None:
@@ -165,7 +165,17 @@ class Journal:
         return 0
 
 
-def _same(told: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_same(told: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse to continue a run that was asked for something else.
+
+    Args:
+        told: what the interrupted run says of itself.
+        wanted: what this run would say, ``input`` among it.
+
+    Raises:
+        DataError: where the input is another.
+        UsageError: where anything else is.
+    """
     for key, value in wanted.items():
         if told.get(key) == value:
             continue

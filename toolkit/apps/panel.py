@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import IO
 
 from rich.box import ROUNDED
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
+from rich.segment import Segment
 from rich.text import Text
 
 from toolkit.apps.escape import escaped, is_hidden, visible
-from toolkit.contract.analysis import Analysis, Comparison
+from toolkit.contract.analysis import Analysis, Comparison, Divergence
 from toolkit.contract.taxonomy import load_taxonomy
 
 WIDEST = 100
@@ -32,14 +34,18 @@ def make_console(file: IO[str]) -> Console:
 
 
 def print_panel(console: Console, analysis: Analysis) -> None:
-    """Show one analysis: framed on a terminal, as plain lines in a pipe, in ASCII where the encoding has no more."""
-    width = min(console.width, WIDEST)
-    framed = console.is_terminal
+    """Show one analysis as :func:`panel_of` draws it."""
+    console.print(panel_of(console, analysis), width=_width(console))
+
+
+def panel_of(console: Console, analysis: Analysis) -> RenderableType:
+    """One analysis: framed on a terminal, as plain lines in a pipe, in ASCII where the encoding has no more."""
+    width, framed = _width(console), console.is_terminal
     body = Group(*_body(analysis, width - 4 if framed else width, marked=console.color_system is None))
     shown: RenderableType = body
     if framed:
         shown = Panel(body, box=ROUNDED, border_style=f"dim {hue(analysis)}", width=width, padding=(0, 1))
-    _print(console, shown, width)
+    return _InAscii(shown) if console.options.ascii_only else shown
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
@@ -50,16 +56,27 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     print_panel(console, comparison.reader)
     if not console.is_terminal:
         console.print()
-    _print(console, Text(comparison.divergence.summary, style="bold"), min(console.width, WIDEST))
+    print_divergence(console, comparison.divergence)
 
 
-def _print(console: Console, shown: RenderableType, width: int) -> None:
-    if not console.options.ascii_only:
-        console.print(shown, width=width)
-        return
-    with console.capture() as captured:
-        console.print(shown, width=width)
-    console.file.write(captured.get().translate(_ASCII))
+def print_divergence(console: Console, divergence: Divergence) -> None:
+    """Show how far two readings part."""
+    console.print(Text(divergence.summary, style="bold"), width=_width(console))
+
+
+def _width(console: Console) -> int:
+    return min(console.width, WIDEST)
+
+
+@dataclass(frozen=True, slots=True)
+class _InAscii:
+    """Something to show where the encoding has ASCII only: frames are rich's part, our own signs are ours."""
+
+    shown: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.shown, options):
+            yield Segment(segment.text.translate(_ASCII), segment.style, segment.control)
 
 
 def hue(analysis: Analysis) -> str:
@@ -86,7 +103,7 @@ def bar(share: float, width: int) -> str:
 
 def _body(analysis: Analysis, width: int, marked: bool) -> Iterator[Text]:
     yield _heading(analysis)
-    yield from (Text(note, style="dim") for note in _notes(analysis))
+    yield from (Text(note, style="dim") for note in notes(analysis))
     yield Text()
     yield from _bars(analysis, width)
     yield Text()
@@ -105,7 +122,8 @@ def _heading(analysis: Analysis) -> Text:
     return Text.assemble((name, f"bold {hue(analysis)}"), ("   ", ""), (share, "bold"))
 
 
-def _notes(analysis: Analysis) -> Iterator[str]:
+def notes(analysis: Analysis) -> Iterator[str]:
+    """What else is to be said of a reading, a line each."""
     if analysis.fine_emotion != analysis.emotion:
         yield f"more exactly: {analysis.fine_emotion}"
     others = [label for label in analysis.emotions if label != analysis.emotion]
@@ -135,8 +153,7 @@ def highlight(text: str, evidence: Sequence[str], colour: str, marked: bool) -> 
     A long text is shown as an excerpt around the first evidence, which says how much is left out.
     """
     spans = evidence_spans(text, evidence)
-    begin = _excerpt_start(text, spans[0][0]) if spans and spans[0][1] > EXCERPT else 0
-    end = min(len(text), begin + EXCERPT)
+    begin, end = window(text, spans)
     result = Text("… " if begin else "")
     position = begin
     for start, stop in [*(span for span in spans if span[1] <= end), (end, end)]:
@@ -147,6 +164,12 @@ def highlight(text: str, evidence: Sequence[str], colour: str, marked: bool) -> 
     if end - begin < len(text):
         result.append(f" … ({len(text):,} characters in all)", style="dim")
     return result
+
+
+def window(text: str, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Where the part of a long text that is shown begins and ends: around the first evidence."""
+    begin = _excerpt_start(text, spans[0][0]) if spans and spans[0][1] > EXCERPT else 0
+    return begin, min(len(text), begin + EXCERPT)
 
 
 def evidence_spans(text: str, evidence: Sequence[str]) -> list[tuple[int, int]]:

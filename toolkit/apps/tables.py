@@ -63,7 +63,7 @@ class Table:
         """
         cells = {"csv": _csv_cells, "jsonl": _json_cells, "txt": _line_cells, "parquet": _parquet_cells}[self.form]
         for number, (text, key, error) in enumerate(cells(self)):
-            yield _row(number, text, key, error)
+            yield row_of(number, text, key, error)
 
     def identity(self) -> dict[str, Any]:
         """What a run must have in common with the one that it continues."""
@@ -317,8 +317,8 @@ def _parquet_cells(table: Table) -> Iterator[Cells]:
         yield row[0], row[1] if len(row) > 1 else None, None
 
 
-def _row(number: int, text: object, key: object, error: str | None) -> Row:
-    """The row with a text that is a string and an id that is a string or a finite number."""
+def row_of(number: int, text: object, key: object, error: str | None = None) -> Row:
+    """The row with a text that is a string and an id that is a string or a finite number, whatever the cells hold."""
     if isinstance(text, (int, float)) and not isinstance(text, bool):
         text = "" if isinstance(text, float) and math.isnan(text) else str(text)
     elif not isinstance(text, str | None):

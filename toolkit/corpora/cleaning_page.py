@@ -61,10 +61,10 @@ def _sections(
         yield page.table(("label", *parts), _labels_of(report, parts))
 
 
-def _flag(name: str, found: Mapping[str, Any]) -> tuple[str, int, str]:
+def _flag(name: str, found: Mapping[str, Any]) -> tuple[str, int, list[str]]:
     notes = [f" ({row['note']})" if row["note"] else "" for row in found["examples"]]
     lines = [f"{row['score']:.2f}  {row['text']}{note}" for row, note in zip(found["examples"], notes, strict=True)]
-    return f"{name.replace('_', ' ')}: {_FLAGS[name]}", found["count"], "\n".join(lines)
+    return f"{name.replace('_', ' ')}: {_FLAGS[name]}", found["count"], lines
 
 
 def _labels_of(report: CleaningReport, parts: Mapping[str, Sequence[Example]]) -> Iterator[tuple[str | int, ...]]:
@@ -95,9 +95,9 @@ def _gone(report: CleaningReport, label: str) -> str:
     return ", ".join(f"{reason} {count:,}" for reason, count in report.dropped_by_label[label].most_common())
 
 
-def _reasons(report: CleaningReport) -> list[tuple[str, int, int, str]]:
+def _reasons(report: CleaningReport) -> list[tuple[str, int, int, list[str]]]:
     counts = report.dropped + report.weighed_down
     return [
-        (reason, report.dropped[reason], report.weighed_down[reason], "\n".join(report.shown[reason]))
+        (reason, report.dropped[reason], report.weighed_down[reason], report.shown[reason])
         for reason, _ in counts.most_common()
     ]

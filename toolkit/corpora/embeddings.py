@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convert.files import replacing, sha256_of
+from toolkit.corpora.threads import one_torch_thread
 from toolkit.errors import EmotionLRMError, ModelError
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -98,7 +99,8 @@ def _compute(texts: Sequence[str], model: str, path: Path, progress: Progress | 
         chunk = path.with_name(f"{path.stem}-{start // CHUNK:05d}.npy")
         if _open(chunk, len(part)) is None:
             encoder = encoder or _load(locate(model))
-            vectors = encoder.encode(list(part), batch_size=64, show_progress_bar=False, normalize_embeddings=True)
+            with one_torch_thread():
+                vectors = encoder.encode(list(part), batch_size=64, show_progress_bar=False, normalize_embeddings=True)
             with replacing(chunk) as temporary, temporary.open("wb") as file:
                 np.save(file, np.asarray(vectors, dtype=np.float32))
         chunks.append(chunk)

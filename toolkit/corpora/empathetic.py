@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +52,8 @@ def read_empathetic(
         raise DataError(f"EmpatheticDialogues has no split {split!r}.", f"Use one of {', '.join(SPLITS)}.")
     folder = resolve_source(source)
     if folder is None:
-        yield from _from_turns(_hub_turns(split), unit, damage)
+        name = "validation" if split == "valid" else split
+        yield from _from_turns(hub_rows(HUB_ID, "default", name, _ARCHIVE_COLUMNS), unit, damage)
         return
     path = find_empathetic(folder, split, unit)
     if path is None:
@@ -89,7 +90,7 @@ def _from_table(path: Path, unit: Unit, damage: Damage | None) -> Iterator[Examp
             yield example
 
 
-def _from_turns(turns: Iterator[_Row], unit: Unit, damage: Damage | None) -> Iterator[Example]:
+def _from_turns(turns: Iterable[_Row], unit: Unit, damage: Damage | None) -> Iterator[Example]:
     """Examples from rows of one turn each; a conversation's rows follow each other, its speaker's first."""
     current: tuple[str, str] | None = None
     for where, row in turns:
@@ -124,14 +125,8 @@ def _archive_turns(path: Path, split: str, damage: Damage | None) -> Iterator[_R
         raise DataError(f"{path} is cut off or no packed archive.", "Restore the archive.") from None
 
 
-def _hub_turns(split: str) -> Iterator[_Row]:
-    name = "validation" if split == "valid" else split
-    for number, row in enumerate(hub_rows(HUB_ID, "default", name), 1):
-        yield f"{HUB_ID}, {name}, row {number}", row
-
-
-def _unescape(text: str) -> str:
-    return text.replace("_comma_", ",")
+def _unescape(text: str | None) -> str:
+    return (text or "").replace("_comma_", ",")
 
 
 def _example(where: str, text: str, emotion: str, name: str, damage: Damage | None) -> Example | None:

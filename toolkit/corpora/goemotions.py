@@ -40,7 +40,7 @@ def read_goemotions(split: str, source: Path | None = None, damage: Damage | Non
     if split not in SPLITS:
         raise DataError(f"GoEmotions has no split {split!r}.", f"Use one of {', '.join(SPLITS)}.")
     folder = resolve_source(source)
-    yield from _read_hub(split) if folder is None else _read_tsv(_require_split(folder, split), damage)
+    yield from _read_hub(split, damage) if folder is None else _read_tsv(_require_split(folder, split), damage)
 
 
 def find_split(source: Path, split: str) -> Path | None:
@@ -69,9 +69,15 @@ def _read_tsv(path: Path, damage: Damage | None) -> Iterator[Example]:
             yield example
 
 
-def _read_hub(split: str) -> Iterator[Example]:
-    for row in hub_rows(HUB_ID, "simplified", "validation" if split == "dev" else split):
-        yield _example(row["text"], row["labels"], row["id"])
+def _read_hub(split: str, damage: Damage | None) -> Iterator[Example]:
+    name = "validation" if split == "dev" else split
+    for where, row in hub_rows(HUB_ID, "simplified", name, ("text", "labels", "id")):
+        try:
+            example = _example(row["text"], row["labels"], row["id"])
+        except (ValueError, IndexError, TypeError, AttributeError):
+            refuse(f"{where}, is no row of text, label ids and comment id.", damage)
+        else:
+            yield example
 
 
 def _example(text: str, ids: list[int], comment: str) -> Example:

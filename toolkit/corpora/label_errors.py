@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from toolkit.contract.example import Example
 from toolkit.corpora.embeddings import Vectors
+from toolkit.corpora.threads import one_thread
 
 Floats = NDArray[np.float64]
 _HIDDEN, _BATCH = 128, 256
 _ROUNDS, _UPDATES = 12, 300  # rounds over the rows, and more where they are too few for so many updates
 
 
+@one_thread()
 def probabilities_of_fold(
     vectors: Vectors, gold: NDArray[np.int8], alike: NDArray[np.int64], folds: int, seed: int
 ) -> Floats:

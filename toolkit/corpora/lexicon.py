@@ -16,6 +16,7 @@ import numpy.typing as npt
 from toolkit.contract.answer import count_words
 from toolkit.contract.example import Example
 from toolkit.corpora.spans import MAX_WORDS, Word, adjoining, quotable, rounded, word_lists, words_of
+from toolkit.corpora.threads import one_thread
 from toolkit.errors import DataError
 
 _JOINTS = frozenset(["and", "or", "but"])  # a quotation had better not run over one
@@ -100,6 +101,7 @@ def tokenize(text: str) -> list[str]:
     return [w.form for w in words_of(text)]
 
 
+@one_thread()
 def fit(examples: Sequence[Example], labels: Sequence[str], min_count: int = 3, strength: float = 4.0) -> Lexicon:
     """Fit on ``examples``; a label that no example has keeps coefficients of zero.
 
@@ -182,7 +184,7 @@ def _fit_labels(matrix: Any, gold: Floats, strength: float) -> tuple[Floats, Flo
     intercepts = np.full(gold.shape[1], -10.0)
     for column in range(gold.shape[1]):
         if 0 < gold[:, column].sum() < len(gold):
-            model = LogisticRegression(C=strength, solver="liblinear", tol=1e-3)
+            model = LogisticRegression(C=strength, solver="liblinear", tol=1e-3, random_state=0)
             model.fit(matrix, gold[:, column])
             coefficients[column], intercepts[column] = model.coef_[0], model.intercept_[0]
     return coefficients, intercepts

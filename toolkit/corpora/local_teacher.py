@@ -23,6 +23,8 @@ class LocalModel:
         TeacherError: for a file that is missing, no GGUF, or has the control tokens of no known prompt frame.
     """
 
+    retries = 0  # it answers or it does not
+
     def __init__(self, path: Path, config: AskConfig) -> None:
         import llama_cpp
 

@@ -14,7 +14,13 @@ from toolkit.corpora.teachers import Ask, NoAnswer
 
 
 class Source(Protocol):
-    """Where answers come from: an endpoint, or a model in this process."""
+    """Where answers come from: an endpoint, or a model in this process.
+
+    Attributes:
+        retries: how many requests were sent anew.
+    """
+
+    retries: int
 
     def ask(self, request: Request) -> Answer:
         """The answer to ``request``."""
@@ -62,8 +68,9 @@ class ModelTeacher:
                 future.cancel()
 
     def usage(self) -> dict[str, int]:
-        """How many requests were asked and how many were known already, and the tokens spent."""
-        return {"asked": len(self._asked), "known": len(self._known), "tokens": self.budget.spent}
+        """How many requests were asked, sent anew, and known already, and the tokens spent."""
+        counts = {"asked": len(self._asked), "retried": self.source.retries, "known": len(self._known)}
+        return counts | {"tokens": self.budget.spent}
 
     def _answer(self, request: Request) -> Answer:
         known = self.store.get(request.key)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.corpora.embeddings import Vectors
+from toolkit.corpora.threads import one_thread
 
 _BLOCK = 256  # rows compared with all others at once, which bounds the memory
 
@@ -13,6 +14,7 @@ Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
 
 
+@one_thread()
 def nearest(vectors: Vectors, count: int) -> tuple[Floats, Places]:
     """For each row the cosine similarities of its ``count`` nearest others, highest first, and their places.
 

@@ -14,10 +14,12 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; marg
 h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.2rem }
 table { border-collapse: collapse; margin: .8rem 0 } th, td { padding: .25rem .8rem .25rem 0; text-align: left }
 th { border-bottom: 2px solid #2f5d8a } td { border-bottom: 1px solid #ddd; vertical-align: top }
-td.number { text-align: right; font-variant-numeric: tabular-nums } img { max-width: 100% }
-td.text { white-space: pre-wrap; overflow-wrap: anywhere }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap } img { max-width: 100% }
+td.text { white-space: pre-wrap; overflow-wrap: anywhere } td ul { margin: 0; padding: 0; list-style: none }
+td li + li { margin-top: .3rem }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #16191d } img { background: white } }
 """
+Cell = str | int | float | Sequence[str]
 # Nothing may run and nothing may be fetched, whatever a corpus text holds.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -38,9 +40,14 @@ def picture(png: bytes, words: str) -> str:
     return f'<p><img src="data:image/png;base64,{data}" alt="{_plain(words)}"></p>'
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str | int | float]]) -> str:
-    """A table; numbers stand to the right, whole ones with thousands apart."""
-    top = "".join(f"<th>{_plain(cell)}</th>" for cell in header)
+def table(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """A table; numbers and their heads stand to the right, whole ones with thousands apart; lists go line by line."""
+    rows = list(rows)
+    numbers = [isinstance(cell, int | float) for cell in rows[0]] if rows else [False] * len(header)
+    top = "".join(
+        f'<th class="number">{_plain(cell)}</th>' if number else f"<th>{_plain(cell)}</th>"
+        for cell, number in zip(header, numbers, strict=True)
+    )
     body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>\n" for row in rows)
     return f"<table><thead><tr>{top}</tr></thead>\n<tbody>\n{body}</tbody></table>"
 
@@ -58,9 +65,11 @@ def write_page(path: Path, title: str, parts: Iterable[str]) -> None:
         temporary.write_bytes(page.encode("utf-8", "replace"))
 
 
-def _cell(cell: str | int | float) -> str:
+def _cell(cell: Cell) -> str:
     if isinstance(cell, str):
         return f'<td class="text">{_plain(cell)}</td>'
+    if isinstance(cell, Sequence):
+        return f'<td class="text"><ul>{"".join(f"<li>{_plain(line)}</li>" for line in cell)}</ul></td>'
     return f'<td class="number">{cell:,}</td>' if isinstance(cell, int) else f'<td class="number">{cell:.3f}</td>'
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def read_ratings(source: Path | None = None, damage: Damage | None = None) -> It
     folder = resolve_source(source)
     columns = ("id", "text", *load_taxonomy("goemotions").labels)
     if folder is None:
-        yield from (_rating(row) for row in hub_rows(HUB_ID, "raw", "train"))
+        yield from _ratings(hub_rows(HUB_ID, "raw", "train", columns), damage)
         return
     files = find_ratings(folder)
     if not files:
@@ -77,19 +77,23 @@ def read_ratings(source: Path | None = None, damage: Damage | None = None) -> It
             f"Put {', '.join(PARTS)} or goemotions.csv into {folder / 'goemotions'}.",
         )
     for path in files:
-        for where, row in read_table(path, columns, damage):
-            try:
-                rating = _rating(row)
-            except ValueError as error:
-                refuse(f"{where}, {error}.", damage)
-            else:
-                yield rating
+        yield from _ratings(read_table(path, columns, damage), damage)
+
+
+def _ratings(rows: Iterable[tuple[str, Mapping[str, Any]]], damage: Damage | None) -> Iterator[Rating]:
+    for where, row in rows:
+        try:
+            rating = _rating(row)
+        except ValueError as error:
+            refuse(f"{where}, {error}.", damage)
+        else:
+            yield rating
 
 
 def _rating(row: Mapping[str, Any]) -> Rating:
     unclear = _truth(row, "example_very_unclear") if "example_very_unclear" in row else False
     labels = tuple(label for label in load_taxonomy("goemotions").labels if _truth(row, label))
-    if not row["id"] or not row["text"].strip():
+    if not row["id"] or not (row["text"] or "").strip():
         raise ValueError("lacks its id or its text")
     rater = str(row["rater_id"]) if row.get("rater_id") not in (None, "") else None
     return Rating(row["id"], row["text"], () if unclear else labels, rater)

@@ -67,11 +67,14 @@ def protocol_gold(protocol: Protocol, native_gold: Bools) -> tuple[Bools, Bools]
     return kept, gold[kept]
 
 
-def add_calibration(fitted: dict[str, Any], lens: Lens, path: Path, risk: float = RISK) -> None:
-    """Write what was fitted for a lens to ``path``; what it already holds for the other lens stays."""
+def add_calibration(
+    fitted: dict[str, Any], lens: Lens, path: Path, noise_line: float | None = None, risk: float = RISK
+) -> None:
+    """Write what was fitted for a lens to ``path``, and the noise line where there is one; what else it holds stays."""
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     lenses = {**before.get("lenses", {}), str(lens): fitted}
-    write_calibration({**before, "risk": risk, "lenses": lenses}, path)
+    line = {} if noise_line is None else {"noise_line": round(noise_line, 6)}
+    write_calibration({**before, "risk": risk, **line, "lenses": lenses}, path)
 
 
 def write_calibration(calibration: dict[str, Any], path: Path) -> None:

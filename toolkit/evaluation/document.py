@@ -182,6 +182,11 @@ def figure(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
+def between(interval: Sequence[float]) -> str:
+    """An interval as it stands in a report."""
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
 def _markdown(block: Block) -> str:
     match block:
         case Heading(words):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
+from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.evaluation import metrics
 from toolkit.evaluation.answers import AnswerRates, rate_answers
+from toolkit.evaluation.faithfulness import ReasoningQuality, measure_reasoning
 from toolkit.evaluation.metrics import Bools, Floats
 from toolkit.evaluation.protocols import Rows
 from toolkit.evaluation.thresholds import cross_fit
@@ -19,7 +21,6 @@ from toolkit.inference.posterior import apply_temperature, coarsen
 
 if TYPE_CHECKING:
     from toolkit.inference.calibration import Calibration
-    from toolkit.inference.model import EmotionModel
 
 Progress = Callable[[int, int, str], None]
 T = TypeVar("T")
@@ -28,13 +29,36 @@ FALLBACK_THRESHOLD = 0.5
 RESAMPLES = 500
 
 
+class Model(Protocol):
+    """What can be judged: an :class:`~toolkit.inference.model.EmotionModel`, or a rival that only names labels.
+
+    One that has ``answers`` as well can be judged in explain mode. One whose posteriors are not in the native taxonomy
+    of its lens says in ``taxonomy`` in which they are.
+    """
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        ...
+
+    @property
+    def calibration(self) -> Calibration:
+        """What was fitted for it on dev."""
+        ...
+
+    def posteriors(self, texts: Sequence[str], *, lens: Lens) -> tuple[Floats, Floats]:
+        """Calibrated posteriors, shape (n, labels), and coverage, shape (n,)."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a model made of n texts: calibrated native posteriors (n, labels), coverage (n,), seconds it took."""
+    """What a model made of n texts: calibrated posteriors (n, labels of ``taxonomy``), coverage (n,), and seconds."""
 
     posterior: Floats
     coverage: Floats
     seconds: float
+    taxonomy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +68,8 @@ class Evaluation:
     ``accuracy``, F1, precision, recall and ``ece`` lie between 0 and 1, ``loss`` is in nats, ``intervals`` are 95 %
     bootstrap intervals over rows. ``subset_accuracy`` is the share of rows whose predicted set of labels is the gold
     set, ``hamming_loss`` the share of wrong decisions over rows and labels, ``top5_accuracy`` the share of rows with a
-    gold label among the five most probable. What needs explain mode is None in fast mode.
+    gold label among the five most probable. What needs explain mode is None in fast mode. ``baselines`` has the figures
+    of simpler models by their names, None where one could not be trained.
     """
 
     protocol: str
@@ -71,6 +96,7 @@ class Evaluation:
     median_coverage: float
     evidence_rate: float | None
     distinct_openings: int | None
+    reasoning_quality: ReasoningQuality | None
     cross_fitted: bool
     intervals: dict[str, tuple[float, float]]
 
@@ -87,7 +113,7 @@ class Judged:
         scores: in the taxonomy of ``rows``, shape (n, labels), calibrated.
         predicted: what F1 is of, shape (n, labels).
         abstain_below: the confidence under which the model's calibration abstains; None where it says nothing of it.
-        answers: what explain mode measured; None in fast mode.
+        answers: how the answers of explain mode are written; None in fast mode.
     """
 
     evaluation: Evaluation
@@ -108,51 +134,70 @@ class Judged:
         return metrics.top_correct(self.scores, self.rows.gold)
 
 
-def evaluate(model: EmotionModel, rows: Rows, *, mode: str = "explain", progress: Progress | None = None) -> Evaluation:
+def evaluate(model: Model, rows: Rows, *, mode: str = "explain", progress: Progress | None = None) -> Evaluation:
     """Let ``model`` read ``rows`` and judge it. Calls ``progress(done, total, step)`` where given."""
     return judge(model, rows, read(model, rows, progress), mode=mode, progress=progress).evaluation
 
 
-def read(model: EmotionModel, rows: Rows, progress: Progress | None = None) -> Reading:
+def read(model: Model, rows: Rows, progress: Progress | None = None) -> Reading:
     """The posteriors of all rows, in order."""
     began = time.perf_counter()
-    parts = []
-    for start in _track(range(0, len(rows.texts), CHUNK), CHUNK, len(rows.texts), "reading", progress):
-        parts.append(model.posteriors(rows.texts[start : start + CHUNK], lens=rows.lens))
+    posterior, coverage = _read_all(model, rows.texts, rows.lens, "reading", progress)
+    taxonomy = getattr(model, "taxonomy", rows.lens.native)
+    return Reading(posterior, coverage, time.perf_counter() - began, taxonomy)
+
+
+def _read_all(
+    model: Model, texts: Sequence[str], lens: Lens, step: str, progress: Progress | None
+) -> tuple[Floats, Floats]:
+    parts = [
+        model.posteriors(texts[start : start + CHUNK], lens=lens)
+        for start in _track(range(0, len(texts), CHUNK), CHUNK, len(texts), step, progress)
+    ]
     posterior, coverage = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Reading(posterior, coverage, time.perf_counter() - began)
+    return posterior, coverage
 
 
 def judge(
-    model: EmotionModel, rows: Rows, reading: Reading, *, mode: str = "explain", progress: Progress | None = None
+    model: Model, rows: Rows, reading: Reading, *, mode: str = "explain", progress: Progress | None = None
 ) -> Judged:
-    """Judge what was read; in explain mode the model answers all texts first."""
-    rates, seconds = None, reading.seconds
-    if mode == "explain":
+    """Judge what was read; in explain mode a model that explains answers all texts first."""
+    written, seconds = None, reading.seconds
+    if mode == "explain" and hasattr(model, "answers"):
         began = time.perf_counter()
         answers = model.answers(rows.texts, lens=rows.lens)
-        rates = rate_answers(_track(answers, 1, len(rows.texts), "explaining", progress), rows.lens)
+        written = list(_track(answers, 1, len(rows.texts), "explaining", progress))
         seconds = time.perf_counter() - began
-    scores, predicted, crossed = predict(reading.posterior, rows, model.calibration)
-    summary = _summarise(model.name, mode, rows, reading, scores, predicted, crossed, rates, seconds)
+    scores, predicted, crossed = predict(reading.posterior, rows, model.calibration, reading.taxonomy)
+    rates = rate_answers(written, rows.lens) if written else None
+    summary = _summarise(model.name, rows, reading, scores, predicted, crossed, rates, seconds)
+    if written:
+        quality = measure_reasoning(
+            lambda texts: _read_all(model, texts, rows.lens, "erasing words", progress)[0], written, rows.lens
+        )
+        summary = replace(summary, reasoning_quality=quality)
     cut = model.calibration.of(rows.lens).abstain_below.get(rows.taxonomy)
     return Judged(summary, rows, scores, predicted, cut, rates)
 
 
-def predict(posterior: Floats, rows: Rows, calibration: Calibration) -> tuple[Floats, Bools, bool]:
+def predict(
+    posterior: Floats, rows: Rows, calibration: Calibration, taxonomy: str | None = None
+) -> tuple[Floats, Bools, bool]:
     """Scores and predictions in the taxonomy of ``rows``, and whether they were cross-fitted.
 
     Where F1 is of thresholds: on dev, on which the shipped ones were fitted, every row is judged by a temperature and
     thresholds from the other four of five folds (by no temperature where the model ships none); on another split by
     what the model ships, or by 0.5 and the most probable label where it ships no thresholds. Elsewhere the prediction
-    is the most probable label, and only the temperature is cross-fitted on dev.
+    is the most probable label, and only the temperature is cross-fitted on dev. ``taxonomy`` is that of ``posterior``
+    where it is not the lens's own; then nothing is cross-fitted.
     """
+    native = taxonomy in (None, rows.lens.native)
 
-    def project(native: Floats) -> Floats:
-        return coarsen(native, rows.lens.native, rows.taxonomy)[0]
+    def project(read: Floats) -> Floats:
+        return coarsen(read, taxonomy or rows.lens.native, rows.taxonomy)[0]
 
     temperature = calibration.of(rows.lens).temperature
-    if rows.split == "dev" and rows.native_gold is not None:
+    if native and rows.split == "dev" and rows.native_gold is not None:
         raw = apply_temperature(posterior, 1.0 / temperature)
         tempered = temperature != 1.0
         scores, predicted = cross_fit(raw, rows.native_gold, rows.gold, project, tempered=tempered)
@@ -172,7 +217,6 @@ def predict(posterior: Floats, rows: Rows, calibration: Calibration) -> tuple[Fl
 
 def _summarise(
     name: str,
-    mode: str,
     rows: Rows,
     reading: Reading,
     scores: Floats,
@@ -191,7 +235,7 @@ def _summarise(
     return Evaluation(
         protocol=rows.protocol,
         split=rows.split,
-        mode=mode,
+        mode="explain" if rates else "fast",
         model=name,
         n=n,
         accuracy=float(correct.mean()),
@@ -213,6 +257,7 @@ def _summarise(
         median_coverage=float(np.median(reading.coverage)),
         evidence_rate=rates.with_quote if rates else None,
         distinct_openings=rates.openings if rates else None,
+        reasoning_quality=None,
         cross_fitted=crossed,
         intervals={
             "accuracy": metrics.bootstrap_interval(lambda p: float(correct[p].mean()), n, resamples=RESAMPLES),

@@ -107,5 +107,10 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def mean_interval(values: Floats) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the mean of values of shape (n,)."""
+    return bootstrap_interval(lambda rows: float(values[rows].mean()), len(values))
+
+
 def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Floats:
     return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)

@@ -19,6 +19,7 @@ from toolkit.evaluation.document import (
     Table,
     Tiles,
     Words,
+    between,
     numbered,
     thinned,
     write_html,
@@ -26,20 +27,10 @@ from toolkit.evaluation.document import (
     write_pictures,
 )
 from toolkit.evaluation.evaluate import Judged
+from toolkit.evaluation.reasoning_blocks import reasoning_blocks
 
 MISTAKES = 20
 _SHOWN = 600  # characters of a text; a row may be a whole page
-
-_REASONING = {
-    "valid": "answers that keep the contract",
-    "quoted": "quotes that stand in the text exactly so",
-    "with_quote": "answers that quote",
-    "openings": "distinct openings (first five words)",
-    "copied": "answers that repeat an earlier one word for word",
-    "repeating": "answers in which three words in a row come twice",
-    "distinct_2": "distinct-2: different pairs of words among all",
-    "words": "words an answer",
-}
 
 
 def write_report(judged: Sequence[Judged], folder: Path) -> list[str]:
@@ -73,10 +64,11 @@ def write_report(judged: Sequence[Judged], folder: Path) -> list[str]:
 
 def _blocks(named: Mapping[str, Judged]) -> Iterator[Block]:
     yield from _headline(named)
+    yield from _beside(next(iter(named.values())))
     yield from _labels(named)
     yield from _confusion(named)
     yield from _certainty(named)
-    yield from _reasoning(named)
+    yield from reasoning_blocks(named)
     name, first = next(iter(named.items()))
     yield from _mistakes(first, name if len(named) > 1 else "the model")
 
@@ -96,7 +88,26 @@ def _headline(named: Mapping[str, Judged]) -> Iterator[Block]:
     yield Table(("", *named), rows)
     yield Table(
         ("accuracy on the same rows", "difference", "95 % interval"),
-        [(f"{d['model']} less {d['than']}", d["accuracy"], _between(d["interval"])) for d in _differences(named)],
+        [(f"{d['model']} less {d['than']}", d["accuracy"], between(d["interval"])) for d in _differences(named)],
+    )
+
+
+def _beside(judged: Judged) -> Iterator[Block]:
+    told = judged.evaluation
+    if not told.baselines:
+        return
+    yield Heading("Beside simpler models")
+    keys = ("accuracy", "macro_f1", "weighted_f1", "loss")
+    models = {told.model: told.to_dict(), **told.baselines}
+    rows = [
+        (name, *(one[key] if one else None for key in keys), round(one["texts_per_second"]) if one else None)
+        for name, one in models.items()
+    ]
+    yield Table(("", "accuracy", "macro-F1", "weighted F1", "loss in nats", "texts a second"), rows)
+    yield Words(
+        "Trained on the train split of the same corpus: majority always names the label that is most frequent there, "
+        "tfidf is a logistic regression over words and pairs of words, encoder a small encoder with a classification "
+        "head. A dash stands for what could not be trained here."
     )
 
 
@@ -113,8 +124,8 @@ def _figures(judged: Judged) -> list[tuple[str, str, str]]:
     """Name and value of the headline figures, and a remark: their interval where there is one."""
     found = judged.evaluation
     return [
-        ("accuracy", f"{found.accuracy:.3f}", _between(found.intervals["accuracy"])),
-        ("macro-F1", f"{found.macro_f1:.3f}", _between(found.intervals["macro_f1"])),
+        ("accuracy", f"{found.accuracy:.3f}", between(found.intervals["accuracy"])),
+        ("macro-F1", f"{found.macro_f1:.3f}", between(found.intervals["macro_f1"])),
         ("weighted F1", f"{found.weighted_f1:.3f}", ""),
         ("among the top five", f"{found.top5_accuracy:.3f}", ""),
         ("calibration error", f"{found.ece:.3f}", ""),
@@ -135,10 +146,15 @@ def _labels(named: Mapping[str, Judged]) -> Iterator[Block]:
     )
     yield Table(("label", *_label_columns(named), "support"), [_label_row(label, named) for label in order])
     yield Heading("How often each label is true, and how often it is predicted")
-    for kind, told in (("true", "Labels in the gold data"), ("predicted", "Labels that the model predicts")):
-        counts = _distribution(first, kind)
-        drawn = plots.bars({kind: {label: counts[label] for label in order}}, told, "texts")
-        yield Figure(f"{kind}_label_distribution.png", drawn, told)
+    true = {"gold": _distribution(first, "true")}
+    predicted = {name: _distribution(one, "predicted") for name, one in named.items()}
+    who = "the model predicts" if len(named) == 1 else "each model predicts"
+    for kind, series, told in (
+        ("true", true, "Labels in the gold data"),
+        ("predicted", predicted, f"Labels that {who}"),
+    ):
+        counts = {name: {label: found[label] for label in order} for name, found in series.items()}
+        yield Figure(f"{kind}_label_distribution.png", plots.bars(counts, told, "texts"), told)
     yield Words("A text with several labels counts under each of them.")
 
 
@@ -213,21 +229,6 @@ def _abstention_words(name: str, area: float, point: tuple[float, float, float |
         return f"{told} Below a confidence of {cut:.3f} it abstains, and so it answers none of these texts."
     answered = f"it answers {100 * coverage:.1f} % of these texts, {100 * risk:.1f} % of them wrongly"
     return f"{told} Below a confidence of {cut:.3f} it abstains: {answered}."
-
-
-def _reasoning(named: Mapping[str, Judged]) -> Iterator[Block]:
-    explained = {name: asdict(one.answers) for name, one in named.items() if one.answers is not None}
-    if not explained:
-        return
-    yield Heading("The reasoning (CoT quality)")
-    rows: list[tuple[Cell, ...]] = [
-        (told, *(found[key] for found in explained.values())) for key, told in _REASONING.items()
-    ]
-    yield Table(("", *(explained if len(named) > 1 else ("",))), rows)
-    yield Words(
-        "Shares are between 0 and 1. These figures say whether the reasoning keeps its form, stays with the text and "
-        "varies; they do not say whether it is right."
-    )
 
 
 def _mistakes(judged: Judged, name: str) -> Iterator[Block]:
@@ -315,7 +316,3 @@ def _distribution(judged: Judged, kind: str) -> dict[str, int]:
 def _by_support(judged: Judged) -> list[str]:
     """The labels, the most frequent in the gold data first."""
     return sorted(judged.evaluation.per_label, key=lambda label: -judged.evaluation.per_label[label]["support"])
-
-
-def _between(interval: Sequence[float]) -> str:
-    return f"{interval[0]:.3f} to {interval[1]:.3f}"

@@ -115,7 +115,8 @@ def self_test(path: Path) -> float:
     try:
         tokens = model.encode(_TEXT)
         contexts += [NativeContext(model, 256, 64, 4, threads=1) for _ in range(2)]
-        packed = _forked_and_moved(*contexts, tokens[: len(tokens) // 2], tokens[len(tokens) // 2 :])
+        half = len(tokens) // 2
+        packed = _forked_and_moved(contexts[0], contexts[1], tokens[:half], tokens[half:])
         alone = _alone(contexts[0], tokens)
     finally:
         for context in contexts:

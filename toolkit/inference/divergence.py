@@ -72,16 +72,42 @@ def compare(author: Analysis, reader: Analysis, noise_line: float | None) -> Com
 
 def shared_shares(analysis: Analysis) -> tuple[np.ndarray, float]:
     """The shares of the shared labels other than neutral, shape (9,), summing to 1, and the probability outside."""
-    shared = load_taxonomy(SHARED)
+    scores = np.array(list(analysis.scores.values()))
     if analysis.taxonomy == SHARED:
-        mass = np.array([analysis.scores[label] for label in shared.labels]) * (1 - analysis.outside)
-    else:
-        mass = np.zeros(len(shared.labels))
-        for share, goal in zip(analysis.scores.values(), load_taxonomy(analysis.taxonomy).mapping(SHARED), strict=True):
-            if goal is not None:
-                mass[goal] += share
-    mass = np.delete(mass, shared.index(LEFT_OUT))
-    return mass / max(mass.sum(), 1e-12), float(np.clip(1 - mass.sum(), 0, 1))
+        scores = scores * (1 - analysis.outside)
+    shares, outside = shares_of(scores[None], analysis.taxonomy)
+    return shares[0], float(outside[0])
+
+
+def shares_of(scores: np.ndarray, taxonomy: str) -> tuple[np.ndarray, np.ndarray]:
+    """The same for scores of shape (n, labels): shares (n, 9) and what lies outside (n,)."""
+    shared = load_taxonomy(SHARED)
+    mass = np.zeros((len(scores), len(shared.labels)))
+    for column, goal in enumerate(load_taxonomy(taxonomy).mapping(SHARED)):
+        if goal is not None:
+            mass[:, goal] += scores[:, column]
+    mass = np.delete(mass, shared.index(LEFT_OUT), axis=1)
+    return mass / np.maximum(mass.sum(1, keepdims=True), 1e-12), np.clip(1 - mass.sum(1), 0, 1)
+
+
+def noise_line(one: np.ndarray, other: np.ndarray) -> float:
+    """What two models of one lens differ by on all but one in twenty of the texts that can be compared.
+
+    Args:
+        one: native posteriors of the author's lens, shape (n, 28), from the model that knows both lenses.
+        other: those of the author-only model on the same texts.
+
+    Returns:
+        The 95th percentile of their divergence, 0 to 1.
+
+    Raises:
+        UsageError: where no text can be compared.
+    """
+    (ours, outside), (theirs, others_outside) = (shares_of(p, Lens.AUTHOR.native) for p in (one, other))
+    kept = np.flatnonzero(np.maximum(outside, others_outside) <= MOST_OUTSIDE)
+    if not len(kept):
+        raise UsageError("On no text do both models see enough of the shared labels.", "Measure on more texts.")
+    return float(np.quantile([jensen_shannon(ours[row], theirs[row]) for row in kept], 0.95))
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:

@@ -26,10 +26,12 @@ from toolkit.inference.prompts import LONGEST, ROWS, SEQUENCES, Prompt, PromptRe
 from toolkit.inference.tuning import Tuning, available_threads, find_tuning, free_threads
 from toolkit.inference.writing import AnswerWriter, Explained, Task
 
-__all__ = ["CELLS", "LONGEST", "Choose", "Engine", "Explained", "Reading", "Survey", "available_threads"]
+__all__ = ["CELLS", "LONGEST", "Choose", "Engine", "Explained", "Reading", "Survey", "Written", "available_threads"]
 
 CELLS = prompts.CELLS + writing.CELLS
 Choose = Callable[[np.ndarray], int]
+# Number and words of a text, its reading, and what is written of its reasoning.
+Written = Callable[[int, str, Reading, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +151,17 @@ class Engine:
             yield None
         yield Survey(pool(found), found)
 
-    def explain(self, texts: Iterable[str | Window | None], lens: Lens, choose: Choose) -> Iterator[Explained]:
+    def explain(
+        self, texts: Iterable[str | Window | None], lens: Lens, choose: Choose, watch: Written | None = None
+    ) -> Iterator[Explained]:
         """Reading, label and reasoning of every text, in order; lazy with a bounded look-ahead.
 
         Args:
             texts: a None among them says that none is there at the moment, so the sequences at work go on alone. A
                 window is what :meth:`Survey.clearest` found.
             choose: from a posterior the index of the native label to argue for.
+            watch: called for every text at work whenever its reasoning has grown by a token; of a text of several
+                windows it hears the words of the one that is explained.
         """
         tasks = self._tasks(texts, lens, choose)
         ready: deque[Task] = deque()
@@ -165,6 +171,9 @@ class Engine:
             while more or ready or self._writer.busy:
                 more = self._fill(ready, tasks, lens)
                 finished |= self._writer.step()
+                if watch is not None:
+                    for task, written in self._writer.unfinished():
+                        watch(task.number, task.prompt.window.text, task.reading, written)
                 while due in finished:
                     yield finished.pop(due)
                     due += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import TimerHandle
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ class Job:
         caller: jobs of the same caller are served in order, and callers in turn.
         begun: whether the engine has it, so that it may be what ended a worker.
         deaths: how many workers ended while they had it.
+        told: hears the analysis so far of a request that streams.
         timer: what ends it when its time is over.
     """
 
@@ -29,6 +30,7 @@ class Job:
     begun: bool = False
     deaths: int = 0
     timer: TimerHandle | None = None
+    told: Callable[[Analysis], object] | None = None
 
     @property
     def abandoned(self) -> bool:

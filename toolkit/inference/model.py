@@ -20,9 +20,12 @@ from toolkit.inference import store
 from toolkit.inference.abi import check_abi
 from toolkit.inference.calibration import Calibration, parse_calibration
 from toolkit.inference.divergence import compare_many
-from toolkit.inference.engine import Choose, Engine, Explained, Reading
+from toolkit.inference.engine import Choose, Engine, Explained, Reading, Written
 from toolkit.inference.posterior import apply_temperature, best_native, coarsen
 from toolkit.inference.request import Wish, check_lens, check_wish, refuse_empty
+
+# The number of a text, and what gives its reading with the reasoning that is written so far.
+Watch = Callable[[int, Callable[[], Analysis]], None]
 
 
 class Reader(Protocol):
@@ -32,7 +35,9 @@ class Reader(Protocol):
         """The reading of every text, in order."""
         ...
 
-    def explain(self, texts: Iterable[str | None], lens: Lens, choose: Choose) -> Iterator[Explained]:
+    def explain(
+        self, texts: Iterable[str | None], lens: Lens, choose: Choose, watch: Written | None = None
+    ) -> Iterator[Explained]:
         """Reading, label and reasoning of every text, in order."""
         ...
 
@@ -44,9 +49,10 @@ class Reader(Protocol):
 class EmotionModel:
     """A loaded model.
 
-    >>> with EmotionModel.load() as model:                                  # doctest: +SKIP
-    ...     print(model.analyze("I feel disappointed and ignored...").emotion)
-    disappointment
+    Examples:
+        >>> with EmotionModel.load() as model:                                  # doctest: +SKIP
+        ...     print(model.analyze("I feel disappointed and ignored...").emotion)
+        disappointment
     """
 
     def __init__(self, engine: Reader, name: str, calibration: Calibration, lenses: tuple[Lens, ...]) -> None:
@@ -102,7 +108,7 @@ class EmotionModel:
         Raises:
             UsageError: for an empty text, an unknown mode, or a taxonomy that the lens cannot answer in.
         """
-        return next(self.analyze_many([text], lens=lens, taxonomy=taxonomy, mode=mode))
+        return next(self.analyze_many([refuse_empty(text)], lens=lens, taxonomy=taxonomy, mode=mode))
 
     def analyze_many(
         self,
@@ -111,22 +117,33 @@ class EmotionModel:
         lens: Lens | str = Lens.AUTHOR,
         taxonomy: str | None = None,
         mode: str = "explain",
+        watch: Watch | None = None,
     ) -> Iterator[Analysis]:
         """Read many texts: lazily, in order, with a bounded look-ahead. Errors as for :meth:`analyze`.
 
         A source that never ends may yield None where no text is there at the moment: what was read so far goes on.
+
+        Args:
+            watch: called whenever a reasoning has grown, with the number of its text, from 0, and a function that gives
+                the unfinished analysis. The text of that is stripped, and of a long one only a part.
         """
-        return self._analyze(texts, check_wish(lens, taxonomy, mode, self.lenses, self.name))
+        return self._analyze(texts, check_wish(lens, taxonomy, mode, self.lenses, self.name), watch)
 
     def analyze_in_slices(
-        self, text: str, *, lens: Lens | str = Lens.AUTHOR, taxonomy: str | None = None, mode: str = "explain"
+        self,
+        text: str,
+        *,
+        lens: Lens | str = Lens.AUTHOR,
+        taxonomy: str | None = None,
+        mode: str = "explain",
+        watch: Watch | None = None,
     ) -> Iterator[Analysis | None]:
         """Read one long text: None after each forward pass, so that others can be read in between; then the analysis.
 
-        Errors as for :meth:`analyze`.
+        Arguments as for :meth:`analyze_many`, errors as for :meth:`analyze`.
         """
         wish = check_wish(lens, taxonomy, mode, self.lenses, self.name)
-        return self._in_slices(refuse_empty(text), wish)
+        return self._in_slices(refuse_empty(text), wish, watch)
 
     @property
     def noise_line(self) -> float | None:
@@ -135,7 +152,7 @@ class EmotionModel:
 
     def compare(self, text: str, *, taxonomy: str | None = None, mode: str = "explain") -> Comparison:
         """Read one text through both lenses. Errors as for :meth:`compare_many`."""
-        return next(self.compare_many([text], taxonomy=taxonomy, mode=mode))
+        return next(self.compare_many([refuse_empty(text)], taxonomy=taxonomy, mode=mode))
 
     def compare_many(
         self, texts: Iterable[str], *, taxonomy: str | None = None, mode: str = "explain"
@@ -167,7 +184,7 @@ class EmotionModel:
     def _check_lens(self, lens: Lens | str) -> Lens:
         return check_lens(lens, self.lenses, self.name)
 
-    def _analyze(self, texts: Iterable[str | None], wish: Wish) -> Iterator[Analysis]:
+    def _analyze(self, texts: Iterable[str | None], wish: Wish, watch: Watch | None) -> Iterator[Analysis]:
         lens, taxonomy = wish.lens, wish.taxonomy
         given, read = itertools.tee(text if text is None else refuse_empty(text) for text in texts)
         kept = (text for text in given if text is not None)
@@ -179,13 +196,23 @@ class EmotionModel:
         def choose(posterior: np.ndarray) -> int:
             return self._decide(posterior, lens, taxonomy)[2]
 
-        for text, done in zip(kept, self.engine.explain(read, lens, choose), strict=True):
+        explained = self.engine.explain(read, lens, choose, watch and self._written(wish, watch))
+        for text, done in zip(kept, explained, strict=True):
             yield self._analysis(text, done.reading, lens, taxonomy, done.reasoning)
 
-    def _in_slices(self, text: str, wish: Wish) -> Iterator[Analysis | None]:
+    def _written(self, wish: Wish, watch: Watch) -> Written:
+        """What turns the engine's words into an analysis, if whoever watches asks for one."""
+
+        def written(number: int, text: str, reading: Reading, reasoning: str) -> None:
+            watch(number, lambda: self._analysis(text, reading, wish.lens, wish.taxonomy, reasoning))
+
+        return written
+
+    def _in_slices(self, text: str, wish: Wish, watch: Watch | None) -> Iterator[Analysis | None]:
         if not isinstance(self.engine, Engine):
-            yield from self._analyze([text], wish)
+            yield from self._analyze([text], wish, watch)
             return
+        written = watch and self._written(wish, watch)
         for survey in self.engine.survey(text, wish.lens):
             if survey is None:
                 yield None
@@ -193,7 +220,8 @@ class EmotionModel:
                 yield self._analysis(text, survey.reading, wish.lens, wish.taxonomy, None)
             else:
                 label = self._decide(survey.reading.posterior, wish.lens, wish.taxonomy)[2]
-                done = next(self.engine.explain([survey.clearest(label)], wish.lens, lambda _: label))  # noqa: B023
+                explained = self.engine.explain([survey.clearest(label)], wish.lens, lambda _: label, written)  # noqa: B023
+                done = next(explained)
                 yield self._analysis(text, done.reading, wish.lens, wish.taxonomy, done.reasoning)
 
     def _calibrated(self, posterior: np.ndarray, lens: Lens) -> np.ndarray:

@@ -16,7 +16,7 @@ from toolkit.contract.analysis import Analysis
 from toolkit.errors import ModelError, UsageError
 from toolkit.inference.fair_queue import FairQueue, Job
 from toolkit.inference.protocol import Request, RequestTimeoutError
-from toolkit.inference.request import Wish
+from toolkit.inference.request import Wish, refuse_empty
 from toolkit.inference.supervisor import Failure, Supervisor, fail
 
 LOOK_EVERY = 5.0  # seconds
@@ -68,19 +68,30 @@ class Pool:
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def enqueue(self, text: str, wish: Wish, timeout: float | None, caller: Hashable) -> Future[Analysis]:
-        """Hand a request, for which there is room, to the thread of the workers."""
+    def enqueue(
+        self, text: str, wish: Wish, timeout: float | None, caller: Hashable,
+        told: Callable[[Analysis], object] | None = None,
+    ) -> Future[Analysis]:  # fmt: skip
+        """Hand a request, for which there is room, to the thread of the workers.
+
+        Args:
+            told: hears there what the analysis is so far; must not wait or fail.
+        """
         future: Future[Analysis] = Future()
-        job = Job(Request(next(self._numbers), text, wish), future, caller)
+        job = Job(Request(next(self._numbers), text, wish, told is not None), future, caller, told=told)
         future.add_done_callback(lambda _: self._forget(job))
+        refusal: Failure | None = None
+        try:
+            refuse_empty(text)
+        except UsageError as error:
+            refusal = error
         with self._lock:
-            ended = self._ended
-            if ended is None and text.strip():
+            if self._ended is not None:
+                refusal = type(self._ended)(str(self._ended), self._ended.hint)
+            elif refusal is None:
                 self._post(self._admit, job, timeout)
-        if ended is not None:
-            fail(future, type(ended)(str(ended), ended.hint))
-        elif not text.strip():
-            fail(future, UsageError("The text is empty.", "Pass at least one word."))
+        if refusal is not None:
+            fail(future, refusal)
         return future
 
     def _forget(self, job: Job) -> None:

@@ -3,7 +3,7 @@
 To the worker::
 
     {"load": {"model": ..., "threads": ..., "gpu_layers": ..., "parent": ...}}     first and once
-    {"id": 7, "text": "...", "lens": "author", "taxonomy": "ekman", "mode": "fast"}
+    {"id": 7, "text": "...", "lens": "author", "taxonomy": "ekman", "mode": "explain", "stream": false}
     {"drop": 7}                                        nobody waits for it any more
 
 From the worker::
@@ -12,6 +12,7 @@ From the worker::
     {"ready": {"name": ..., "lenses": [...], "noise_line": ...}} or {"failed": {"type", "message", "hint"}}
     {"alive": true}                                    every second, whatever it is doing
     {"begun": 7}                                       the engine has it now
+    {"id": 7, "partial": {...}}                        the analysis so far, of a request that asked for it with "stream"
     {"id": 7, "analysis": {...}}, {"id": 7, "error": {...}} or {"id": 7, "dropped": true}
 
 The end of its input ends the worker. Nothing is pickled: whoever reads a line gets strings and numbers, no objects.
@@ -54,22 +55,26 @@ _KINDS: dict[str, type[EmotionLRMError] | type[ConvertError]] = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One text to read. ``number`` is unique in the worker's life."""
+    """One text to read. ``number`` is unique in the worker's life; ``stream`` asks for what is written so far."""
 
     number: int
     text: str
     wish: Wish
+    stream: bool = False
 
     def to_message(self) -> dict[str, Any]:
         """The request as it travels."""
         wish = self.wish
-        return {"id": self.number, "text": self.text, "lens": wish.lens, "taxonomy": wish.taxonomy, "mode": wish.mode}
+        return {
+            "id": self.number, "text": self.text, "lens": wish.lens, "taxonomy": wish.taxonomy, "mode": wish.mode,
+            "stream": self.stream,
+        }  # fmt: skip
 
 
 def request_from(message: Mapping[str, Any]) -> Request:
     """The request that :meth:`Request.to_message` was made from."""
     wish = Wish(Lens(message["lens"]), message["taxonomy"], message["mode"])
-    return Request(message["id"], message["text"], wish)
+    return Request(message["id"], message["text"], wish, message["stream"])
 
 
 def encode(message: Mapping[str, Any]) -> bytes:

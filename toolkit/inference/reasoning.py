@@ -48,7 +48,9 @@ class ReasoningWriter:
         after = self._follow(body)
         begun = self._decoder.getstate()[0]  # the first bytes of a character that the next token has to complete
         ends = mark and self.written + body and not begun and after and after[0] is None
-        if not piece or after is None or (mark and not (ends and rest in ("", "}"))) or self._dead_end(after[0], begun):
+        no_capital = begun and not self.written and not body  # capitals are single bytes
+        wrong_end = mark and not (ends and rest in ("", "}"))
+        if not piece or after is None or no_capital or wrong_end or self._dead_end(after[0], begun):
             self._decoder.setstate(state)
             return False
         self._quote, self._words_left = after

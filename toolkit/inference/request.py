@@ -65,8 +65,10 @@ def refuse_empty(text: str) -> str:
     """The text itself.
 
     Raises:
-        UsageError: where it holds nothing but white space.
+        UsageError: where it holds nothing but white space, or is no string at all.
     """
+    if not isinstance(text, str):
+        raise UsageError(f"The text is no string but {type(text).__name__}.", "Pass a str.")
     if not text.strip():
         raise UsageError("The text is empty.", "Pass at least one word.")
     return text

@@ -181,7 +181,9 @@ class Supervisor:
             self._heard = time.monotonic()
             if "failed" in message:
                 return error_from(message["failed"])
-            if "id" in message:
+            if "partial" in message:
+                self._pass_on(message)
+            elif "id" in message:
                 self._settle(message)
             elif "begun" in message:
                 if job := self._running.get(message["begun"]):  # it may have been dropped at the same moment
@@ -191,6 +193,11 @@ class Supervisor:
                 self._tell(message)
             self._changed.set()
         return None
+
+    def _pass_on(self, message: Mapping[str, Any]) -> None:
+        job = self._running.get(message["id"])  # None where it was dropped meanwhile
+        if job is not None and job.told is not None and not job.abandoned:
+            job.told(analysis_from(message["partial"], job.request.text))
 
     def _settle(self, message: Mapping[str, Any]) -> None:
         job = self._running.pop(message["id"])

@@ -27,7 +27,7 @@ from toolkit.contract.trie import build_trie
 from toolkit.errors import ModelError, UsageError
 from toolkit.inference import store
 from toolkit.inference.calibration import parse_calibration
-from toolkit.inference.engine import LONGEST, Choose, Explained, Reading
+from toolkit.inference.engine import LONGEST, Choose, Explained, Reading, Written
 from toolkit.inference.model import EmotionModel
 from toolkit.inference.posterior import pool_windows, trie_posterior
 from toolkit.inference.reasoning import ReasoningWriter, next_token
@@ -107,17 +107,21 @@ class TransformersEngine:
             if text is not None:
                 yield self._pooled(self._windows(text), lens)[0]
 
-    def explain(self, texts: Iterable[str | None], lens: Lens, choose: Choose) -> Iterator[Explained]:
-        """Reading, label and reasoning of every text, in order; ``choose`` gives the native label to argue for."""
-        for text in texts:
-            if text is None:
-                continue
+    def explain(
+        self, texts: Iterable[str | None], lens: Lens, choose: Choose, watch: Written | None = None
+    ) -> Iterator[Explained]:
+        """Reading, label and reasoning of every text, in order; arguments as for ``Engine.explain``."""
+        for number, text in enumerate(text for text in texts if text is not None):
             windows = self._windows(text)
             pooled, readings = self._pooled(windows, lens)
             label = choose(pooled.posterior)
             clearest = max(range(len(windows)), key=lambda i: float(readings[i].posterior[label]))
             shown = prepare_text(text) if len(windows) == 1 else self._spelled(windows[clearest])
-            yield Explained(pooled, label, self._reason(windows[clearest], shown, label, lens))
+            writer = ReasoningWriter(shown)
+            for _ in self._reason(windows[clearest], writer, label, lens):
+                if watch is not None:
+                    watch(number, shown, pooled, writer.written)
+            yield Explained(pooled, label, writer.finish())
 
     def _overhead(self, lens: Lens) -> int:
         frame, longest = self.frames[lens], max(map(len, self.tries[lens].paths))
@@ -169,22 +173,22 @@ class TransformersEngine:
         logits = {i: found[i, ends.index(len(row) - 1)].cpu().numpy() for i, row in enumerate(rows)}
         return Reading(*trie_posterior(trie, logits))
 
-    def _reason(self, tokens: Sequence[int], shown: str, label: int, lens: Lens) -> str:
-        """Write the reasoning for a label greedily, held to the words of ``shown``."""
+    def _reason(self, tokens: Sequence[int], writer: ReasoningWriter, label: int, lens: Lens) -> Iterator[None]:
+        """Write the reasoning for a label greedily, token by token."""
         import torch
 
-        writer = ReasoningWriter(shown)
         named = self.tokenizer.encode(self.tries[lens].labels[label])
         pending, cache = [*self._prompt(tokens, lens), *named, *self.frames[lens].bridge], None
         while True:
             ids = torch.tensor([pending], device=self.model.device)
             with torch.inference_mode():
-                out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache = out.past_key_values
+                out = self.model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1)
+            cache = out.cache
             token = next_token(writer, out.logits[0, -1].float().cpu().numpy(), self.pieces)
             if token < 0 or writer.done or writer.exhausted():
-                return writer.finish()
+                return
             pending = [token]
+            yield
 
 
 def load_unmerged(model: str | None = None, *, threads: int | None = None, gpu: bool = False) -> EmotionModel:

@@ -21,6 +21,7 @@ TURN = 32  # as many as the engine decodes together
 LONG = 8_000  # characters from which a text is read in slices
 
 Send = Callable[[dict[str, Any]], None]
+Watch = Callable[[int, Callable[[], Analysis]], None]  # as for EmotionModel.analyze_many, which is not imported here
 
 
 class Model(Protocol):
@@ -33,10 +34,12 @@ class Model(Protocol):
     def noise_line(self) -> float | None: ...
 
     def analyze_many(
-        self, texts: Iterable[str | None], *, lens: Lens, taxonomy: str, mode: str
+        self, texts: Iterable[str | None], *, lens: Lens, taxonomy: str, mode: str, watch: Watch | None = None
     ) -> Iterator[Analysis]: ...
 
-    def analyze_in_slices(self, text: str, *, lens: Lens, taxonomy: str, mode: str) -> Iterator[Analysis | None]: ...
+    def analyze_in_slices(
+        self, text: str, *, lens: Lens, taxonomy: str, mode: str, watch: Watch | None = None
+    ) -> Iterator[Analysis | None]: ...
 
 
 class Inbox:
@@ -120,7 +123,13 @@ class _Slices:
 
     def __init__(self, model: Model, request: Request, send: Send) -> None:
         self.request, wish = request, request.wish
-        self._slices = model.analyze_in_slices(request.text, lens=wish.lens, taxonomy=wish.taxonomy, mode=wish.mode)
+        self._slices = model.analyze_in_slices(
+            request.text,
+            lens=wish.lens,
+            taxonomy=wish.taxonomy,
+            mode=wish.mode,
+            watch=watching(lambda _: request, send),
+        )
         send({"begun": request.number})
 
     def read_on(self) -> dict[str, Any] | None:
@@ -129,7 +138,7 @@ class _Slices:
             analysis = next(self._slices)
         except Exception as error:
             return {"id": self.request.number, "error": error_message(error)}
-        return analysis and {"id": self.request.number, "analysis": analysis_message(analysis)}
+        return {"id": self.request.number, "analysis": analysis_message(analysis)} if analysis is not None else None
 
 
 class _Feed:
@@ -177,5 +186,19 @@ def _turn(model: Model, wish: Wish, feed: _Feed, send: Send) -> None:
 
 
 def _answer(model: Model, wish: Wish, texts: Iterable[str | None], asked: deque[Request], send: Send) -> None:
-    for analysis in model.analyze_many(texts, lens=wish.lens, taxonomy=wish.taxonomy, mode=wish.mode):
+    answered = 0
+    watch = watching(lambda number: asked[number - answered], send)
+    analyses = model.analyze_many(texts, lens=wish.lens, taxonomy=wish.taxonomy, mode=wish.mode, watch=watch)
+    for answered, analysis in enumerate(analyses, 1):  # noqa: B007 - watch looks at it
         send({"id": asked.popleft().number, "analysis": analysis_message(analysis)})
+
+
+def watching(request_of: Callable[[int], Request], send: Send) -> Watch:
+    """What passes on how far a reasoning is, to those who asked for it."""
+
+    def watch(number: int, so_far: Callable[[], Analysis]) -> None:
+        request = request_of(number)
+        if request.stream:
+            send({"id": request.number, "partial": analysis_message(so_far())})
+
+    return watch

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TypedDict, Unpack
 
 from convert.errors import ConvertError
@@ -42,10 +43,11 @@ class WorkerModel:
     worker twice fails, and only that. A worker that hangs is ended and counts as dead. Workers end with the process
     that made them, however it ends.
 
-    >>> with WorkerModel.load() as model:                                   # doctest: +SKIP
-    ...     futures = [model.submit(text, mode="fast") for text in ("What a day!", "Leave me alone.")]
-    ...     print([future.result().emotion for future in futures])
-    ['joy', 'anger']
+    Examples:
+        >>> with WorkerModel.load() as model:                                   # doctest: +SKIP
+        ...     futures = [model.submit(text, mode="fast") for text in ("What a day!", "Leave me alone.")]
+        ...     print([future.result().emotion for future in futures])
+        ['joy', 'anger']
     """
 
     def __init__(self, pool: Pool, name: str, lenses: tuple[Lens, ...], noise_line: float | None) -> None:
@@ -132,7 +134,7 @@ class WorkerModel:
 
     def compare(self, text: str, *, taxonomy: str | None = None, mode: str = "explain") -> Comparison:
         """Read one text through both lenses."""
-        return next(self.compare_many([text], taxonomy=taxonomy, mode=mode))
+        return next(self.compare_many([refuse_empty(text)], taxonomy=taxonomy, mode=mode))
 
     def compare_many(
         self, texts: Iterable[str], *, taxonomy: str | None = None, mode: str = "explain"
@@ -162,13 +164,38 @@ class WorkerModel:
         The future may hold a RequestTimeoutError, a WorkerDiedError where the text ended two workers, and a ModelError
         where the model was closed or cannot be loaded any more.
         """
-        wish = self.wish(**options)
+        return self._submit(text, self.wish(**options), timeout, threading.get_ident() if caller is None else caller)
+
+    def stream(
+        self, text: str, *, timeout: float | None = None, **options: Unpack[Options]
+    ) -> Generator[Analysis, None, None]:
+        """Read one text and give its analysis again whenever the reasoning has grown; the last one is the whole.
+
+        In fast mode the whole is all there is. The text is asked for with the first ``next``, and closing the iterator
+        gives it up. Errors as for :meth:`submit` and in what it returns.
+        """
+        return self._follow(refuse_empty(text), self.wish(**options), timeout)
+
+    def _follow(self, text: str, wish: Wish, timeout: float | None) -> Generator[Analysis, None, None]:
+        so_far: SimpleQueue[Analysis | None] = SimpleQueue()
+        future = self._submit(text, wish, timeout, threading.get_ident(), so_far.put)
+        future.add_done_callback(lambda _: so_far.put(None))
+        try:
+            yield from iter(so_far.get, None)
+            yield future.result()
+        finally:
+            future.cancel()
+
+    def _submit(
+        self, text: str, wish: Wish, timeout: float | None, caller: Hashable,
+        told: Callable[[Analysis], object] | None = None,
+    ) -> Future[Analysis]:  # fmt: skip
         refuse_empty(text)
         if not self._pool.room.acquire(blocking=False):
             raise QueueFullError(
                 f"{self._pool.capacity} texts are waiting already.", "Try again in a moment, or allow for more of them."
             )
-        return self._pool.enqueue(text, wish, timeout, threading.get_ident() if caller is None else caller)
+        return self._pool.enqueue(text, wish, timeout, caller, told)
 
     def _stream(
         self, texts: Iterable[str], wish: Wish, timeout: float | None

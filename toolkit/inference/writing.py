@@ -7,7 +7,7 @@ for the next at once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from toolkit.contract.lens import Lens
@@ -114,6 +114,10 @@ class AnswerWriter:
                 finished[task.number] = Explained(task.reading, task.label, slot.writer.finish())
                 self._leave(slot)
         return finished
+
+    def unfinished(self) -> Iterator[tuple[Task, str]]:
+        """What every sequence at work has written of its reasoning."""
+        return ((slot.task, slot.writer.written) for slot in self._slots)
 
     def abandon(self) -> None:
         """Let every sequence go."""

@@ -14,6 +14,8 @@ from torch import Tensor
 from convert.files import replacing
 from toolkit.training.config import TrainConfig
 
+CHECKPOINT = "checkpoint.pt"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -27,13 +29,13 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Replace the run's checkpoint; a kill in mid-write leaves the old one."""
-    with replacing(folder / "checkpoint.pt") as path:
+    with replacing(folder / CHECKPOINT) as path:
         torch.save(checkpoint.__dict__, path)
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
     """The run's checkpoint, or None."""
-    path = folder / "checkpoint.pt"
+    path = folder / CHECKPOINT
     return Checkpoint(**torch.load(path, weights_only=True)) if path.exists() else None
 
 

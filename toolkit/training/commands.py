@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+import yaml
 
 from toolkit.config import load_config
 from toolkit.errors import EmotionLRMError
+
+if TYPE_CHECKING:
+    from toolkit.training.config import EncoderConfig, TrainConfig
 
 
 @click.command()
@@ -20,17 +24,36 @@ from toolkit.errors import EmotionLRMError
 def train(config: Path, overrides: tuple[str, ...], source: Path | None, resume: bool) -> None:
     """Fine-tune an adapter as CONFIG says.
 
-    \b
-    emotion-lrm train models/configs/author-labels.yaml
-    emotion-lrm train models/configs/author-labels.yaml --set epochs=2 --set out=models/runs/longer
-    emotion-lrm train models/configs/author-labels.yaml --resume
-    """
-    from toolkit.training.config import TrainConfig
+    A CONFIG of the kind encoder trains the rival, an encoder with a classification head.
 
-    settings = load_config(TrainConfig, config, overrides)
-    _require_torch()
+    \b
+    emotion-lrm train models/configs/author/1-labels.yaml
+    emotion-lrm train models/configs/author/1-labels.yaml --set epochs=2 --set out=models/runs/longer
+    emotion-lrm train models/configs/author/1-labels.yaml --resume
+    emotion-lrm train models/configs/encoder.yaml
+    """
+    from toolkit.training.config import EncoderConfig, TrainConfig
+
+    if kind_of(config) == "encoder":
+        _train_encoder(load_config(EncoderConfig, config, overrides), source, resume)
+    else:
+        _train_adapter(load_config(TrainConfig, config, overrides), source, resume)
+
+
+def kind_of(config: Path) -> str:
+    """What a configuration trains: ``adapter``, or what its key ``kind`` says. Damage is left for later to report."""
+    try:
+        raw = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return "adapter"
+    return str(raw.get("kind", "adapter")) if isinstance(raw, dict) else "adapter"
+
+
+def _train_adapter(settings: TrainConfig, source: Path | None, resume: bool) -> None:
+    require_torch()
     from toolkit.training.data import load_dev, load_training
-    from toolkit.training.lora import account, prepare, run
+    from toolkit.training.loop import run
+    from toolkit.training.lora import account, prepare
 
     trainer = prepare(settings, load_training(settings, source), load_dev(settings, source))
     click.echo(_describe(account(trainer)), err=True)
@@ -39,7 +62,26 @@ def train(config: Path, overrides: tuple[str, ...], source: Path | None, resume:
     click.echo(json.dumps({"adapter": str(settings.run_dir / "adapter"), **metrics}))
 
 
-def _require_torch() -> None:
+def _train_encoder(settings: EncoderConfig, source: Path | None, resume: bool) -> None:
+    require_torch()
+    from toolkit.training.data import load_dev, load_training
+    from toolkit.training.encoder import prepare_encoder
+    from toolkit.training.loop import run
+
+    named = f"{settings.lens.native} {settings.data.split}"
+    examples, dev = load_training(settings, source), load_dev(settings, source)
+    trainer = prepare_encoder(settings, examples, dev, named, lambda line: click.echo(line, err=True))
+    click.echo(
+        f"{len(examples):,} examples; {trainer.last_step:,} steps; time about {trainer.minutes():.0f} minutes on this "
+        "machine.",
+        err=True,
+    )
+    with Progress(trainer.last_step) as progress:
+        metrics = run(trainer, resume, progress)
+    click.echo(json.dumps({"encoder": str(settings.run_dir / "encoder.zip"), **metrics}))
+
+
+def require_torch() -> None:
     try:
         import peft  # noqa: F401
         import torch  # noqa: F401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ from pydantic import Field
 
 from toolkit.config import Config
 from toolkit.contract.lens import Lens
+from toolkit.errors import ConfigError
 
 
 class LoraSettings(Config):
@@ -30,11 +32,12 @@ class LensData(Config):
 
 
 class SampleData(Config):
-    """A file of our own texts with label and reasoning, through the lenses that it is learned through."""
+    """A file of our own texts with their labels, some with reasoning, and the lenses that it is learned through."""
 
     file: Path
     lenses: tuple[Lens, ...] = (Lens.AUTHOR,)
     limit: int | None = Field(None, description="take the first texts only")
+    labels_only: bool = Field(False, description="learn the labels, leave the reasoning out")
     repeats: int = Field(1, ge=1)
 
 
@@ -57,23 +60,15 @@ class DataSettings(Config):
         return {lens: wanted for lens, wanted in named.items() if wanted is not None}
 
 
-class TrainConfig(Config):
-    """One training run. Lengths are tokens, rates are per step."""
+class RunConfig(Config):
+    """What every training run can be told. Lengths are tokens, rates are per step."""
 
     name: str
-    base: str = "smollm2-135m"
-    init: Path | None = Field(None, description="an adapter folder to start from")
-    lora: LoraSettings = LoraSettings()
     data: DataSettings = DataSettings()
-    outside_weight: float = Field(
-        0.1, ge=0, le=1, description="price of label mass on other tokens; 0 restricted, 1 full-vocabulary loss"
-    )
-    chain_weight: float = Field(0.5, ge=0)
     epochs: float = Field(1.0, gt=0)
     max_steps: int | None = Field(None, description="plan the learning rate for so many steps")
     stop_at: int | None = Field(None, description="end after this step of the plan; a later run may start from there")
     batch_size: int = Field(32, ge=1)
-    max_tokens: int = Field(192, ge=16, description="a longer text is cut at its end")
     max_step_tokens: int = Field(2048, ge=64, description="a longer batch is split, its gradients added up")
     learning_rate: float = Field(5e-4, gt=0)
     warmup_steps: int = 100
@@ -87,5 +82,54 @@ class TrainConfig(Config):
 
     @property
     def run_dir(self) -> Path:
-        """Where log, checkpoints and the finished adapter are written."""
+        """Where log, checkpoints and what was learned are written."""
         return self.out or Path("models/runs") / self.name
+
+    def steps(self, per_epoch: int) -> tuple[int, int]:
+        """The steps of the plan, and the one to end after, where an epoch takes ``per_epoch``."""
+        planned = math.ceil(per_epoch * self.epochs)
+        total = min(planned, self.max_steps or planned)
+        return total, min(total, self.stop_at or total)
+
+
+class TrainConfig(RunConfig):
+    """One training run of an adapter."""
+
+    kind: Literal["adapter"] = "adapter"
+    base: str = "smollm2-135m"
+    init: Path | None = Field(None, description="an adapter folder to start from")
+    lora: LoraSettings = LoraSettings()
+    outside_weight: float = Field(
+        0.1, ge=0, le=1, description="price of label mass on other tokens; 0 restricted, 1 full-vocabulary loss"
+    )
+    chain_weight: float = Field(0.5, ge=0)
+    max_tokens: int = Field(192, ge=16, description="a longer text is cut at its end")
+    reasoning_first: bool = Field(
+        False, description="reasoning before the label in the answers that have it; an ablation that no engine reads"
+    )
+
+
+class EncoderConfig(RunConfig):
+    """One training run of an encoder with a classification head; it looks through one lens."""
+
+    kind: Literal["encoder"]
+    bases: tuple[str, ...] = Field(
+        ("BAAI/bge-small-en", "all-MiniLM-L6-v2"), min_length=1, description="the first that is to be had is taken"
+    )
+    taxonomy: str | None = Field(None, description="the labels of the head; the lens's own by default")
+    max_length: int = Field(128, ge=8, le=512, description="a longer text is cut at its end")
+    epochs: float = Field(3.0, gt=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = 0.01
+
+    @property
+    def lens(self) -> Lens:
+        """The lens whose data it learns.
+
+        Raises:
+            ConfigError: where the data has none or both.
+        """
+        found = tuple(self.data.lenses())
+        if len(found) != 1:
+            raise ConfigError("An encoder looks through one lens.", "Leave out data.author or data.reader: null.")
+        return found[0]

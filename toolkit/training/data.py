@@ -16,12 +16,12 @@ from toolkit.corpora.empathetic import read_empathetic
 from toolkit.corpora.goemotions import read_goemotions
 from toolkit.corpora.jsonl import read_examples
 from toolkit.corpora.prepare import load_raters
-from toolkit.training.config import DataSettings, LensData, SampleData, TrainConfig
+from toolkit.training.config import DataSettings, LensData, RunConfig, SampleData
 
 _SAMPLE_KEYS = {Lens.AUTHOR: ("emotion", "reasoning"), Lens.READER: ("reader_emotion", "reader_reasoning")}
 
 
-def load_training(config: TrainConfig, source: Path | None) -> list[Example]:
+def load_training(config: RunConfig, source: Path | None) -> list[Example]:
     """The training mix of ``config.data`` through every lens that it names, cut to ``data.limit``.
 
     An example that has a chain enters once, with it, and keeps the soft target of all its labels.
@@ -34,7 +34,7 @@ def load_training(config: TrainConfig, source: Path | None) -> list[Example]:
     return found[: config.data.limit]
 
 
-def load_dev(config: TrainConfig, source: Path | None) -> list[Example]:
+def load_dev(config: RunConfig, source: Path | None) -> list[Example]:
     """The first ``dev_limit`` dev rows of each lens, to watch the run."""
     found: list[Example] = []
     for lens in config.data.lenses():
@@ -44,13 +44,19 @@ def load_dev(config: TrainConfig, source: Path | None) -> list[Example]:
 
 
 def load_samples(samples: SampleData) -> list[Example]:
-    """The first ``limit`` texts of a samples file through each of its lenses, ``repeats`` times."""
+    """The first ``limit`` texts of a samples file through each of its lenses, ``repeats`` times.
+
+    A text without reasoning teaches its label alone.
+    """
     lines = samples.file.read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines[: samples.limit]]
     found = []
     for lens in samples.lenses:
         label, reasoning = _SAMPLE_KEYS[lens]
-        found += [Example(r["text"], (r[label],), lens, r["id"], reasoning=r[reasoning]) for r in rows]
+        found += [
+            Example(r["text"], (r[label],), lens, r["id"], reasoning=None if samples.labels_only else r.get(reasoning))
+            for r in rows
+        ]
     return found * samples.repeats
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Encoded:
     """One example after the shared head.
 
     Attributes:
-        tokens: text, tail, prefill, then as much of the answer as the objectives need.
+        tokens: text, tail, then as much of the answer as the objectives need.
         lens: whose head stands before it.
         answer: position of the token before the first answer token (the end of the tail).
         label_at: position whose next token is the first label token.
@@ -59,11 +59,18 @@ class Encoded:
     weight: float
 
 
-class Encoder:
-    """Turns examples into :class:`Encoded` with one tokenizer; text is cut to ``max_tokens``."""
+# The answer with its keys in the other order, {"reasoning": "...", "emotion": "..."}; its joints end as prefill does.
+REASONING_PREFILL, EMOTION_BRIDGE = '{"reasoning": "', '", "emotion": "'
 
-    def __init__(self, tokenizer: HFTokenizer, max_tokens: int) -> None:
-        self.tokenizer, self.max_tokens = tokenizer, max_tokens
+
+class Encoder:
+    """Turns examples into :class:`Encoded` with one tokenizer; text is cut to ``max_tokens``.
+
+    With ``reasoning_first`` the reasoning of those that have one stands before the label.
+    """
+
+    def __init__(self, tokenizer: HFTokenizer, max_tokens: int, reasoning_first: bool = False) -> None:
+        self.tokenizer, self.max_tokens, self.reasoning_first = tokenizer, max_tokens, reasoning_first
         self.frames: dict[Lens, Frame] = {lens: frame_for(tokenizer, lens) for lens in Lens}
         self.tries: dict[Lens, LabelTrie] = {
             lens: build_trie(tokenizer, load_taxonomy(lens.native).labels) for lens in Lens
@@ -74,16 +81,19 @@ class Encoder:
         frame, trie = self.frames[example.lens], self.tries[example.lens]
         shares = example.target()
         target = np.array([shares.get(label, 0.0) for label in trie.labels], np.float32)
-        text = self.tokenizer.encode(prepare_text(example.text))[: self.max_tokens]
-        tokens = [*text, *frame.tail, *frame.prefill]
-        answer, label_at = len(text) + len(frame.tail) - 1, len(tokens) - 1
+        asked = self.ask(example.text, example.lens)
+        argued_first = self.reasoning_first and bool(example.reasoning)
+        tokens = [*asked, *(self.argue(example.reasoning or "") if argued_first else frame.prefill)]
+        answer, label_at = len(asked) - 1, len(tokens) - 1
         lead = trie.labels.index(example.labels[0]) if example.reasoning else int(target.argmax())
         branches = tuple(
             (label_at + len(b.path), index)
             for index, b in enumerate(trie.branches)
             if b.path and trie.paths[lead][: len(b.path)] == b.path
         )
-        if example.reasoning:
+        if argued_first:
+            tokens += [*trie.paths[lead], *self.tokenizer.encode(self._close), frame.eos]
+        elif example.reasoning:
             tokens += [*trie.paths[lead], *frame.bridge]
             tokens += [*self.tokenizer.encode(example.reasoning + self._close), frame.eos]
         elif branches:
@@ -92,14 +102,39 @@ class Encoder:
             tuple(tokens), example.lens, answer, label_at, target, branches, bool(example.reasoning), example.weight
         )
 
+    def ask(self, text: str, lens: Lens) -> list[int]:
+        """What stands between the shared head and the answer: the text and the tail."""
+        return [*self.tokenizer.encode(prepare_text(text))[: self.max_tokens], *self.frames[lens].tail]
 
-def bucketed_batches(rows: Sequence[Encoded], size: int, seed: int) -> list[list[Encoded]]:
+    def argue(self, reasoning: str) -> list[int]:
+        """The start of an answer that reasons first, up to the label."""
+        return self.tokenizer.encode(REASONING_PREFILL) + self.tokenizer.encode(reasoning + EMOTION_BRIDGE)
+
+
+class Row(Protocol):
+    """What batches are made of."""
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The row's tokens."""
+        ...
+
+    @property
+    def lens(self) -> Lens:
+        """The lens it is seen through."""
+        ...
+
+
+R = TypeVar("R", bound=Row)
+
+
+def bucketed_batches(rows: Sequence[R], size: int, seed: int) -> list[list[R]]:
     """One epoch of batches of like length: shuffled, sorted within windows of 50 batches, batches shuffled again.
 
     A batch holds one lens, as it shares one head. The same seed gives the same batches.
     """
     chance = random.Random(seed)
-    batches: list[list[Encoded]] = []
+    batches: list[list[R]] = []
     for lens in Lens:
         pool = [row for row in rows if row.lens is lens]
         chance.shuffle(pool)
@@ -110,9 +145,9 @@ def bucketed_batches(rows: Sequence[Encoded], size: int, seed: int) -> list[list
     return batches
 
 
-def split_by_tokens(rows: list[Encoded], limit: int) -> list[list[Encoded]]:
+def split_by_tokens(rows: list[R], limit: int) -> list[list[R]]:
     """Parts of a batch, sorted by length, that take at most ``limit`` padded tokens each (or one row)."""
-    parts: list[list[Encoded]] = []
+    parts: list[list[R]] = []
     for row in sorted(rows, key=lambda row: len(row.tokens)):
         if parts and len(row.tokens) * (len(parts[-1]) + 1) <= limit:
             parts[-1].append(row)
@@ -121,7 +156,7 @@ def split_by_tokens(rows: list[Encoded], limit: int) -> list[list[Encoded]]:
     return parts
 
 
-def epochs_of(make: Callable[[int], list[list[Encoded]]]) -> Iterator[list[Encoded]]:
+def epochs_of(make: Callable[[int], list[list[R]]]) -> Iterator[list[R]]:
     """Batches without end; ``make(epoch)`` gives those of one epoch."""
     epoch = 0
     while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import time
 import warnings
@@ -19,8 +18,8 @@ from torch import Tensor
 from toolkit.base import load_base
 from toolkit.contract.example import Example
 from toolkit.errors import EmotionLRMError, UsageError
-from toolkit.training.checkpoint import Checkpoint, latest_checkpoint, save_adapter, save_checkpoint
-from toolkit.training.config import TrainConfig
+from toolkit.training.checkpoint import Checkpoint, save_adapter
+from toolkit.training.config import RunConfig, TrainConfig
 from toolkit.training.encode import Encoded, Encoder, HFTokenizer, bucketed_batches, epochs_of, split_by_tokens
 from toolkit.training.objective import answer_loss, collate, hidden_states, label_loss, label_posterior
 from toolkit.training.weights import choose_precision, load_base_weights
@@ -32,7 +31,7 @@ class MasterAdamW:
     Updates of bfloat16 weights vanish once they fall under 1/256 of the weight; the float32 copies keep them.
     """
 
-    def __init__(self, parameters: list[Tensor], config: TrainConfig, total_steps: int) -> None:
+    def __init__(self, parameters: list[Tensor], config: RunConfig, total_steps: int) -> None:
         self.parameters, self.config, self.total_steps = parameters, config, total_steps
         self.masters = [p.detach().float().clone() for p in parameters]
         self.adam = torch.optim.AdamW(self.masters, lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -57,6 +56,20 @@ class MasterAdamW:
                 parameter.copy_(master)
         return float(norm)
 
+    def restore(self, checkpoint: Checkpoint) -> int:
+        """Put weights, optimizer and random state back; returns the step to go on with."""
+        with torch.no_grad():
+            for parameter, master, saved in zip(self.parameters, self.masters, checkpoint.masters, strict=True):
+                master.copy_(saved)
+                parameter.copy_(saved)
+        self.adam.load_state_dict(checkpoint.optimizer)
+        torch.set_rng_state(checkpoint.random_state)
+        return checkpoint.step
+
+    def snapshot(self, step: int) -> Checkpoint:
+        """Everything that a resume needs after ``step`` updates."""
+        return Checkpoint(step, self.masters, self.adam.state_dict(), torch.get_rng_state())
+
 
 @dataclass
 class Trainer:
@@ -75,9 +88,7 @@ class Trainer:
         self.decoder, self.head = core.model, core.get_output_embeddings().weight
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         per_epoch = len(bucketed_batches(self.train, self.config.batch_size, 0))
-        planned = math.ceil(per_epoch * self.config.epochs)
-        self.total_steps = min(planned, self.config.max_steps or planned)
-        self.last_step = min(self.total_steps, self.config.stop_at or self.total_steps)
+        self.total_steps, self.last_step = self.config.steps(per_epoch)
         self.optimizer = MasterAdamW(self.parameters, self.config, self.total_steps)
 
     def batches(self, start: int) -> Iterator[list[Encoded]]:
@@ -116,6 +127,8 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Label loss and top-1 accuracy on the dev rows: a label counts as right if it is among the gold labels."""
+        if not self.dev:
+            return {}
         self.model.eval()
         loss, right, count = 0.0, 0, 0
         for rows in bucketed_batches(self.dev, self.config.batch_size, 0):
@@ -128,21 +141,10 @@ class Trainer:
             count += len(rows)
         return {"dev_label_loss": loss / count, "dev_accuracy": right / count}
 
-    def restore(self, checkpoint: Checkpoint) -> int:
-        """Put weights, optimizer and random state back; returns the step to go on with."""
-        with torch.no_grad():
-            for parameter, master, saved in zip(
-                self.parameters, self.optimizer.masters, checkpoint.masters, strict=True
-            ):
-                master.copy_(saved)
-                parameter.copy_(saved)
-        self.optimizer.adam.load_state_dict(checkpoint.optimizer)
-        torch.set_rng_state(checkpoint.random_state)
-        return checkpoint.step
-
-    def snapshot(self, step: int) -> Checkpoint:
-        """Everything that a resume needs after ``step`` updates."""
-        return Checkpoint(step, self.optimizer.masters, self.optimizer.adam.state_dict(), torch.get_rng_state())
+    def save(self, folder: Path, metrics: dict[str, Any]) -> Path:
+        """Write the adapter to ``folder/adapter``; returns where."""
+        save_adapter(self.model, folder / "adapter", self.facts, self.config, metrics)
+        return folder / "adapter"
 
 
 def put_adapter(config: TrainConfig, model: Any) -> Any:
@@ -172,7 +174,7 @@ def prepare(config: TrainConfig, examples: list[Example], dev: list[Example]) ->
     model, backend, facts = load_base_weights(load_base(config.base), dtype)
     if torch.cuda.is_available():
         model = model.to("cuda")
-    encoder = Encoder(HFTokenizer(backend), config.max_tokens)
+    encoder = Encoder(HFTokenizer(backend), config.max_tokens, config.reasoning_first)
     if not examples:
         raise UsageError("There is nothing to learn from.", "Check data.split and data.limit.")
     wrapped = put_adapter(config, model)
@@ -206,42 +208,3 @@ def account(trainer: Trainer) -> dict[str, float]:
         "memory_mb": round(psutil.Process().memory_info().rss / 1e6),
         "minutes": round(trainer.last_step * mean * trainer.config.batch_size * seconds / tokens / 60, 1),
     }
-
-
-def run(trainer: Trainer, resume: bool, report: Any) -> dict[str, Any]:
-    """Train to the end and write the adapter to ``run_dir/adapter``.
-
-    ``report(step, total, record)`` is called after every step. Returns the final metrics.
-
-    Raises:
-        UsageError: for a run folder that already holds checkpoints when ``resume`` is off, or none when it is on.
-    """
-    folder = trainer.config.run_dir
-    start = _begin(trainer, folder, resume)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(trainer.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    began, record = time.monotonic(), {}
-    with open(folder / "log.jsonl", "a", encoding="utf-8") as log:
-        for step, rows in enumerate(trainer.batches(start), start):
-            record = trainer.step(step, rows)
-            done = step + 1
-            if done % trainer.config.eval_every == 0 or done == trainer.last_step:
-                record |= trainer.evaluate()
-                trainer.history.append({"step": done, **record})
-            log.write(json.dumps({"step": done, "seconds": round(time.monotonic() - began, 1), **record}) + "\n")
-            log.flush()
-            if done % trainer.config.checkpoint_every == 0 or done == trainer.last_step:
-                save_checkpoint(folder, trainer.snapshot(done))
-            report(done, trainer.last_step, record)
-    metrics = {"steps": trainer.last_step, "minutes": round((time.monotonic() - began) / 60, 1), **record}
-    save_adapter(trainer.model, folder / "adapter", trainer.facts, trainer.config, metrics)
-    return metrics
-
-
-def _begin(trainer: Trainer, folder: Path, resume: bool) -> int:
-    found = latest_checkpoint(folder)
-    if resume and found is None:
-        raise UsageError(f"There is no checkpoint in {folder} to resume from.", "Start without --resume.")
-    if not resume and found is not None:
-        raise UsageError(f"{folder} already holds a run.", "Go on with --resume, or choose another --set out=DIR.")
-    return trainer.restore(found) if found else 0

@@ -75,7 +75,7 @@ def _fold(trie: LabelTrie, branch: int, target: np.ndarray) -> np.ndarray:
 def head_cache(decoder: Any, frame: Frame, size: int) -> Any:
     """Evaluate the shared head once, with gradients, and repeat its keys and values for ``size`` rows."""
     head = torch.tensor([frame.head], device=decoder.device)
-    cache = decoder(input_ids=head, use_cache=True).past_key_values
+    cache = decoder(input_ids=head, use_cache=True).cache
     cache.batch_repeat_interleave(size)
     return cache
 
@@ -83,7 +83,7 @@ def head_cache(decoder: Any, frame: Frame, size: int) -> Any:
 def hidden_states(decoder: Any, frame: Frame, tokens: Tensor) -> Tensor:
     """Final hidden states after the head, flattened to (batch * length, width)."""
     cache = head_cache(decoder, frame, tokens.shape[0])
-    states = decoder(input_ids=tokens, past_key_values=cache, use_cache=True).last_hidden_state
+    states = decoder(input_ids=tokens, cache=cache, use_cache=True).last_hidden_state
     return states.reshape(-1, states.shape[-1])  # type: ignore[no-any-return]
 
 

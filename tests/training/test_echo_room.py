@@ -1,0 +1,145 @@
+"""The Echo Room's protocol: its rows, what it says is missing, and the whole of it with tiny models."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from toolkit.cli import main
+from toolkit.contract.example import Example
+from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.errors import DataError
+from toolkit.evaluation import baselines, echo_room
+from toolkit.evaluation.echo_room import agreed_task, gather, per_rater_task, split_task
+
+from .conftest import sample_rows
+
+GOEMOTIONS = load_taxonomy("goemotions").labels
+SHARED = load_taxonomy("shared10").labels
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """GoEmotions' train and dev, EmpatheticDialogues' train; the other three splits are not there."""
+    folder = tmp_path / "both"
+    for name in ("goemotions", "empathetic"):
+        (folder / name).mkdir(parents=True)
+    ids = {label: GOEMOTIONS.index(label) for label in GOEMOTIONS}
+    texts = [row["text"].replace("\t", " ") for row in sample_rows()]
+    rows = [f"{text}\t{ids[SHARED[i % 10]]}\tc{i}" for i, text in enumerate(texts[:200])]
+    rows += [f"two labels\t{ids['joy']},{ids['love']}\ttwo", f"no place\t{ids['grief']}\tgrief"]
+    (folder / "goemotions" / "train.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (folder / "goemotions" / "dev.tsv").write_text(f"from dev\t{ids['pride']}\td1\n", encoding="utf-8")
+    situations = [f"s{i}\t{('afraid', 'joyful', 'ashamed')[i % 3]}\t{text}" for i, text in enumerate(texts[200:290])]
+    head = "conv_id\temotion\tsituation"
+    (folder / "empathetic" / "situations_train.tsv").write_text("\n".join([head, *situations]), encoding="utf-8")
+    return folder
+
+
+def ratings(folder: Path, count: int) -> None:
+    """A per-rater release of so many ratings, two a text."""
+    columns = ("text", "id", "rater_id", "example_very_unclear", *GOEMOTIONS)
+    (folder / "goemotions" / "raw").mkdir()
+    lines = [",".join(columns)]
+    for i in range(count):
+        marks = ["1" if label == SHARED[i // 2 % 10] else "0" for label in GOEMOTIONS]
+        lines.append(",".join((f"rated {i // 2}", f"r{i // 2}", str(i % 2), "False", *marks)))
+    (folder / "goemotions" / "raw" / "goemotions_1.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_texts_of_one_shared_label_count_and_missing_splits_are_named(source: Path) -> None:
+    found, missing = gather(source)
+    assert len(found) == 200 + 1 + 60  # neither two labels nor grief nor ashamed
+    assert Counter(e.id.split("/")[0] for e in found) == {"goemotions": 201, "empathetic": 60}
+    assert {e.labels[0] for e in found if e.id.startswith("empathetic")} == {"fear", "joy"}
+    assert ["no test split" in missing[0], "situations of test" in missing[2]] == [True, True]
+    assert "EmpatheticDialogues has no situations of valid" in missing[1]
+
+
+def test_the_split_is_stratified_and_neutral_capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(echo_room, "NEUTRAL_CAP", 50)
+    examples = [Example(f"{label} {i}", (label,)) for label in SHARED for i in range(100)]
+    task = split_task("x", examples, [])
+    counts = Counter(e.labels[0] for e in task.held_out)
+    assert counts == {label: 10 if label == "neutral" else 20 for label in SHARED}
+    assert len(task.train) == 0.8 * 950
+    assert not {e.text for e in task.train} & {e.text for e in task.held_out}
+    assert task.repeated == 0
+    assert [e.text for e in split_task("x", examples, []).held_out] == [e.text for e in task.held_out]
+
+
+def test_too_few_rows_are_refused() -> None:
+    with pytest.raises(DataError, match="too few"):
+        split_task("x", [Example("a", ("joy",))], [])
+
+
+def test_single_ratings_count_only_where_all_are_there(source: Path) -> None:
+    with pytest.raises(DataError, match="no per-rater release"):
+        per_rater_task(source)
+    ratings(source, 200)
+    with pytest.raises(DataError, match="200 of 211,225 ratings"):
+        per_rater_task(source)
+    task = per_rater_task(source, enough=200)
+    everything = [*task.train, *task.held_out]
+    assert Counter(e.id.split("/")[0] for e in everything) == {"goemotions": 200, "empathetic": 60}
+    assert task.repeated > 0.3  # the other rating of a text often lies on the other side
+
+
+@pytest.fixture
+def tiny(workplace: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped configurations with a tiny base and a tiny encoder."""
+    configs = workplace / "models" / "configs"
+    configs.mkdir(parents=True)
+    run = yaml.safe_load((workplace / "train.yaml").read_text())
+    kept = {key: run[key] for key in ("base", "lora", "learning_rate", "warmup_steps", "precision")}
+    (configs / "echo-room.yaml").write_text(yaml.safe_dump({**kept, "name": "echo-room", "checkpoint_every": 2}))
+    encoder = {"kind": "encoder", "name": "encoder", "bases": [str(tiny_encoder)], "precision": "float32"}
+    (configs / "encoder.yaml").write_text(yaml.safe_dump(encoder))
+    for module in (echo_room, baselines):
+        monkeypatch.setattr(module, "asset", lambda *parts: workplace.joinpath(*parts))
+    monkeypatch.setenv("EMOTION_LRM_CACHE", str(workplace / "cache"))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_command_trains_judges_and_says_what_it_lacks(
+    source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["evaluate", "echo-room", "--source", str(source), "--steps", "3", "--json"]
+    assert main(asked) == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert found["protocol"] == "echo-room"
+    assert (found["n"], found["trained_on"], found["per_rater"]) == (53, 208, None)
+    assert {"accuracy", "loss", "weighted_precision", "weighted_recall", "weighted_f1"} <= set(found)
+    assert set(found["baselines"]) == {"majority", "tfidf", "encoder"}
+    assert found["baselines"]["majority"]["accuracy"] == pytest.approx(Counter(
+        e.labels[0] for e in agreed_task(source).held_out
+    ).most_common(1)[0][1] / 53, abs=1e-6)  # fmt: skip
+    assert found["by_corpus"]["goemotions"]["n"] + found["by_corpus"]["empathetic"]["n"] == 53
+    assert (found["echo_room"]["accuracy"], found["echo_room"]["weighted_f1"]) == (0.6675, 0.6633)
+    assert len(found["missing"]) == 4
+    for line in found["missing"]:
+        assert line in told.err
+    assert "Training our model on 208 examples takes about" in told.err
+
+    assert main(asked) == 0  # nothing is trained again
+    again = capsys.readouterr()
+    assert "Training" not in again.err
+    assert json.loads(again.out)["loss"] == found["loss"]
+
+    monkeypatch.setenv("EMOTION_LRM_MODEL", "some-other.gguf")  # a habit of the user's, which has no say here
+    assert main([part for part in asked if part != "--json"]) == 0
+    table = capsys.readouterr().out
+    assert "The Echo Room, bge-small-en" in table
+    assert "0.667" in table
+    assert all(len(line) <= 80 for line in table.splitlines())
+
+
+def test_options_without_a_meaning_are_refused(source: Path) -> None:
+    for wrong in (("--model", "x.gguf"), ("--baselines",), ("--compare", "x.gguf")):
+        assert main(["evaluate", "echo-room", "--source", str(source), *wrong]) == 2
+    assert main(["evaluate", "goemotions", "--source", str(source), "--steps", "3"]) == 2
