@@ -154,7 +154,7 @@ def test_a_long_text_is_shown_around_its_evidence(reading: Callable[..., Analysi
         (Lens.AUTHOR, "neutral", "neutral"),
         (Lens.READER, "joyful", "positive"),
         (Lens.READER, "furious", "negative"),
-        (Lens.READER, "nostalgic", "neutral"),
+        (Lens.READER, "nostalgic", "ambiguous"),
     ],
 )
 def test_the_tone_is_that_of_the_label(reading: Callable[..., Analysis], lens: Lens, label: str, tone: str) -> None:

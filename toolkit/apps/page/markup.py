@@ -132,11 +132,7 @@ def tone(analysis: Analysis) -> str:
     if analysis.abstained:
         return "unsure"
     native = load_taxonomy(analysis.lens.native)
-    maps = native.entries[native.index(analysis.fine_emotion)].maps
-    if "sentiment" not in maps and "shared10" in maps:  # a label of the reader's lens has it from the author's
-        author = load_taxonomy(Lens.AUTHOR.native)
-        maps = author.entries[author.index(maps["shared10"])].maps
-    return maps.get("sentiment", "neutral")
+    return native.entries[native.index(analysis.fine_emotion)].maps["sentiment"]
 
 
 def _heading(analysis: Analysis) -> str:
