@@ -194,12 +194,15 @@ def risk_coverage_plot(
             if name in points:
                 coverage, risk = points[name]
                 axes.plot(coverage, risk, "o", color=colour, markersize=8, markeredgecolor=ink.paper, clip_on=False)
+                # Curves mostly rise: there is room above them to the left and below them to the right.
+                left = coverage >= 0.5
                 axes.annotate(
-                    f"answers {100 * coverage:.0f} %, {100 * risk:.0f} % of them wrong", (coverage, risk), ha="right",
-                    xytext=(-7, 9 + 12 * number), textcoords="offset points", fontsize=8, color=colour,
+                    f"answers {100 * coverage:.0f} %, {100 * risk:.0f} % of them wrong", (coverage, risk),
+                    ha="right" if left else "left", textcoords="offset points", fontsize=8, color=colour,
+                    xytext=(-7, 9 + 12 * number) if left else (7, -16 - 12 * number),
                 )  # fmt: skip
         axes.set_xlim(0, 1.01)
-        axes.set_ylim(0, min(1.0, 1.25 * highest + 0.02))
+        axes.set_ylim(0, min(1.01, 1.25 * highest + 0.02))
         axes.set_ylabel("share wrong among the answered", color=ink.soft, fontsize=9)
         axes.grid(color=ink.grid, linewidth=0.6)
         return _finished(figure, axes, ink, title, "share of texts answered, the surest first", legend=len(curves) > 1)
