@@ -141,10 +141,18 @@ def wanted_model(settings: Settings) -> str | None:
     return settings.model or (None if settings.adapter else default_name(settings.lenses))
 
 
+def building_notice(settings: Settings) -> str:
+    """What is said while a model is built for the first time."""
+    from toolkit.inference.store import licence_remark
+
+    told = "Building the model; this happens once and takes about a minute."
+    return f"{told} {licence_remark(wanted_model(settings))}".rstrip()
+
+
 def _load_native(settings: Settings) -> EmotionModel:
     from toolkit.inference.model import EmotionModel
 
-    with Progress("Building the model; this happens once and takes about a minute.") as progress:
+    with Progress(building_notice(settings)) as progress:
         return EmotionModel.load(
             wanted_model(settings),
             threads=settings.threads,

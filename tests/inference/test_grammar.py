@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convert.proof import emotion_of
 from toolkit.apps.proof import greedy_label
 from toolkit.base import find_base_gguf, load_base
 from toolkit.contract.answer import render_answer
@@ -21,6 +19,7 @@ from toolkit.inference.cross_check import FullGrammar, answer_by_grammar
 from toolkit.inference.engine import Engine
 from toolkit.inference.native import NativeModel
 from toolkit.inference.reasoning import ReasoningWriter
+from toolkit.inference.store import ensure, load_shipped
 
 HARD = [
     "I feel disappointed and ignored by my own team today.",
@@ -91,44 +90,40 @@ def test_the_grammar_says_how_many_words_may_be_quoted() -> None:
     assert any(line.startswith('root ::= "{\\"emotion\\": \\"" emotion') for line in rules)
 
 
-@pytest.fixture(scope="module", params=["default", "untrained"])
-def paths(request: pytest.FixtureRequest) -> Path:
-    """The default model, and its base, which keeps to nothing by itself: there the grammar decides."""
-    if request.param == "default":
-        path: Path = request.getfixturevalue("default_model_path")
-        return path
-    return find_base_gguf(load_base("smollm2-135m"))
-
-
-@pytest.mark.real
-def test_both_samplers_write_the_same(paths: Path, texts: list[str]) -> None:
-    some = [*(text for text in HARD if len(text) > 10), *texts[:24]][:24]
+def check(path: Path, texts: list[str]) -> None:
+    """Read ``texts`` with either sampler."""
     written = []
     for by_grammar in (False, True):
-        engine = Engine(paths, by_grammar=by_grammar)
+        engine = Engine(path, by_grammar=by_grammar)
         try:
-            written.append(list(engine.explain(some, Lens.AUTHOR, lambda posterior: int(posterior.argmax()))))
+            written.append(list(engine.explain(texts, Lens.AUTHOR, lambda posterior: int(posterior.argmax()))))
         finally:
             engine.close()
-    for text, ours, theirs in zip(some, *written, strict=True):
+    for text, ours, theirs in zip(texts, *written, strict=True):
         assert (ours.label, ours.reasoning) == (theirs.label, theirs.reasoning), text
         assert np.array_equal(ours.reading.posterior, theirs.reading.posterior)
 
 
 @pytest.mark.real
-def test_the_grammar_alone_comes_to_the_same_answer(default_model_path: Path, texts: list[str]) -> None:
-    """From the end of the prompt on, token by token, label and known JSON too; only rounding may decide otherwise."""
-    engine = Engine(default_model_path)
+def test_both_samplers_write_the_same(default_model_path: Path, texts: list[str]) -> None:
+    check(default_model_path, [*HARD, *texts[:20]])
+
+
+def test_both_samplers_write_the_same_where_the_grammar_decides(texts: list[str]) -> None:
+    """The untrained base keeps to nothing by itself."""
+    check(find_base_gguf(load_base("smollm2-135m")), [*HARD, *texts[:4]])
+
+
+@pytest.mark.real
+def test_the_grammar_alone_comes_to_the_same_answer(default_model_path: Path, texts: list[str]) -> None:  # noqa: ARG001
+    """From the end of the prompt on, label and known JSON too; in F32, so that rounding decides nothing."""
+    engine = Engine(ensure(f"{load_shipped().default}-f32"))
     trie = engine.tries[Lens.AUTHOR]
-    same = labels = 0
     try:
-        for text in texts[:20]:
+        for text in texts[:8]:
             (ours,) = engine.explain([text], Lens.AUTHOR, lambda posterior: greedy_label(posterior, trie.paths))
-            theirs = answer_by_grammar(engine, text, Lens.AUTHOR)
-            labels += emotion_of(theirs) == trie.labels[ours.label]
-            same += theirs == render_answer(trie.labels[ours.label], ours.reasoning)
-            assert json.loads(theirs).keys() == {"emotion", "reasoning"}
+            assert answer_by_grammar(engine, text, Lens.AUTHOR) == render_answer(
+                trie.labels[ours.label], ours.reasoning
+            )
     finally:
         engine.close()
-    assert labels >= 19
-    assert same >= 18

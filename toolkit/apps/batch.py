@@ -24,7 +24,7 @@ from toolkit.apps.tables import FORMS, Table, open_table
 from toolkit.apps.tally import Tally, Watch, summary
 from toolkit.apps.workers import open_workers
 from toolkit.contract.lens import check_pair, parse_lens
-from toolkit.errors import UsageError
+from toolkit.errors import DataError, UsageError
 from toolkit.inference.request import Wish
 from toolkit.settings import Settings, is_quiet, model_options
 
@@ -35,7 +35,7 @@ SOME_ROWS_FAILED = 3
 
 
 @click.command()
-@click.argument("source", type=click.Path(), metavar="INPUT")
+@click.argument("source", type=click.Path(readable=False), metavar="INPUT")
 @click.option(
     "-o", "--output", type=click.Path(), required=True, metavar="OUTPUT",
     help="A .jsonl, .csv or .parquet file, or a folder/.",
@@ -151,20 +151,22 @@ def run_batch(
     if isinstance(wish, Pair):
         check_both(predictor)
     with alone(output):
+        stamp = _stamp(table.path)
         total = sum(1 for _ in table.rows())  # a damaged file is found out before the work, not in the middle
         journal = Journal(output, _identity(table, wish, predictor.name), resume)
         try:
             if journal.tally.rows:
                 say(f"Resuming after {journal.tally.rows:,} of {total:,} rows.")
             _answer(predictor, table, wish, journal, total, show, watch)
+            journal.close()
+            _check_unchanged(table.path, stamp)
+            if survey is not None:
+                survey(records(journal.partial))
+            finish(journal.partial, output, form, wish)
         except BaseException:
             journal.close()
             say("What was read is kept; --resume continues from there.")
             raise
-        journal.close()
-        if survey is not None:
-            survey(records(journal.partial))
-        finish(journal.partial, output, form, wish)
         journal.forget()
     say(*summary(journal.tally, time.monotonic() - began))
     return journal.tally
@@ -184,6 +186,18 @@ def _answer(
                 bar(journal.tally)
             watch(total, journal.tally)
     journal.checkpoint()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    with explained(path):
+        found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _check_unchanged(path: Path, stamp: tuple[int, int]) -> None:
+    """Refuse to call rows of two versions of a file one result."""
+    if _stamp(path) != stamp:
+        raise DataError(f"{path} changed while it was read.", "Restore it and --resume; --overwrite starts afresh.")
 
 
 def wish_of(settings: Settings) -> Wish | Pair:

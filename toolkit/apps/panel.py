@@ -89,7 +89,7 @@ def tone(analysis: Analysis) -> str:
     if analysis.abstained:
         return "unsure"
     native = load_taxonomy(analysis.lens.native)
-    return native.entries[native.index(analysis.fine_emotion)].maps.get("sentiment", "neutral")
+    return native.entries[native.index(analysis.fine_emotion)].maps["sentiment"]
 
 
 def percent(share: float) -> str:

@@ -95,20 +95,19 @@ def open_table(
     head = read_head(path)
     if not head:
         raise DataError(f"{path} is empty.", "Give a file with at least one row.")
-    form = form or _find_form(path, head, text_column)
-    if form == "parquet":
-        return _with_columns(Table(path, form, columns=_parquet_columns(path)), text_column, id_column)
-    found = check_encoding(encoding) if encoding else find_encoding(head)
-    table = Table(path, form, found)
-    if not encoding and found not in ("utf-8", "utf-8-sig"):
-        table = replace(table, notes=(f"Encoding: {found} (guessed; --encoding chooses another).",))
-    if form == "txt":
+    table = _with_form(path, head, form, text_column)
+    if table.form == "parquet":
+        return _with_columns(replace(table, columns=_parquet_columns(path)), text_column, id_column)
+    table = replace(table, encoding=check_encoding(encoding) if encoding else find_encoding(head))
+    if not encoding and table.encoding not in ("utf-8", "utf-8-sig"):
+        table = _guessed(table, "Encoding", table.encoding, "--encoding")
+    if table.form == "txt":
         if text_column or id_column:
             raise UsageError(
                 "Plain lines have no columns.", "Leave --text-column and --id-column out, or give --format."
             )
         return table
-    if form == "csv":
+    if table.form == "csv":
         table = _with_delimiter(table, delimiter)
         table = _with_header(table, header, text_column)
     else:
@@ -118,12 +117,25 @@ def open_table(
     return _with_columns(table, text_column, id_column)
 
 
-def _find_form(path: Path, head: bytes, text_column: str | None) -> str:
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    if suffixes and suffixes[-1] in _BY_NAME:
-        return _BY_NAME[suffixes[-1]]
+def _guessed(table: Table, what: str, found: str, option: str) -> Table:
+    """The table with a note that says so."""
+    return replace(table, notes=(*table.notes, f"{what}: {found} (guessed; {option} chooses another)."))
+
+
+def _suffix(path: Path) -> str:
+    """The end of the name, without that of gzip."""
+    return next((suffix.lower() for suffix in reversed(path.suffixes) if suffix.lower() != ".gz"), "")
+
+
+def _with_form(path: Path, head: bytes, form: str | None, text_column: str | None) -> Table:
+    known = form or ("parquet" if head.startswith(b"PAR1") else _BY_NAME.get(_suffix(path)))
+    if known:
+        return Table(path, known)
+    found = _form_by_content(head, text_column)
+    return _guessed(Table(path, found), "Form", found, "--format")
+
+
+def _form_by_content(head: bytes, text_column: str | None) -> str:
     text = head.decode(find_encoding(head), "replace").lstrip("\ufeff \t\r\n")
     if text.startswith(("{", "[{")):
         return "jsonl"
@@ -145,7 +157,10 @@ def _with_delimiter(table: Table, delimiter: str | None) -> Table:
         width = widths[0] if widths else 1
         return (widths.count(width) / len(widths), width) if width > 1 else (0.0, 1)
 
-    return _with_quotes(replace(table, delimiter=max("\t,;|", key=evenness)))
+    found = max("\t,;|", key=evenness)
+    if found != ("\t" if _suffix(table.path) in (".tsv", ".tab") else ","):
+        table = _guessed(table, "Delimiter", repr(found), "--delimiter")
+    return _with_quotes(replace(table, delimiter=found))
 
 
 def _with_quotes(table: Table) -> Table:
@@ -176,8 +191,7 @@ def _with_columns(table: Table, text_column: str | None, id_column: str | None) 
         text = find_column(text_column, columns, "--text-column")
     else:
         text = guess_text_column(columns, _sample(table)[1 if table.header else 0 :])
-        note = f"Text column: {columns[text]} (guessed; --text-column chooses another)."
-        table = replace(table, notes=(*table.notes, note))
+        table = _guessed(table, "Text column", columns[text], "--text-column")
     key = find_column(id_column, columns, "--id-column") if id_column else named_column(columns, ("id",))
     return replace(table, text=text, id=key)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from toolkit.settings import Progress, Settings, wanted_model
+from toolkit.settings import Progress, Settings, building_notice, wanted_model
 
 if TYPE_CHECKING:
     from toolkit.inference.worker import WorkerModel
@@ -17,7 +17,7 @@ def open_workers(settings: Settings, workers: int = 1) -> Iterator[WorkerModel]:
     """The model that the settings name, in ``workers`` processes; its first build shows progress on standard error."""
     from toolkit.inference.worker import WorkerModel
 
-    with Progress("Building the model; this happens once and takes about a minute.") as progress:
+    with Progress(building_notice(settings)) as progress:
         model = WorkerModel.load(
             wanted_model(settings),
             threads=settings.threads,

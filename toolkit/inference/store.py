@@ -20,7 +20,7 @@ from toolkit.base import BaseModelConfig, find_base_gguf, load_base
 from toolkit.config import Config, load_config
 from toolkit.contract.lens import Lens
 from toolkit.contract.prompt import load_prompt
-from toolkit.errors import ModelError, UsageError
+from toolkit.errors import EmotionLRMError, ModelError, UsageError
 from toolkit.inference.tuning import find_file_type
 
 Progress = Callable[[int, int, str], None]
@@ -128,6 +128,18 @@ def locate(name: str | None) -> Path:
     if not path.is_file():
         raise ModelError(f"The model {path.stem} is not built yet.", "Any analysis builds it: emotion-lrm TEXT")
     return path
+
+
+def licence_remark(name: str | None) -> str:
+    """A sentence for models whose licence is not as free as this project's; empty for the others."""
+    try:
+        shipped = load_shipped().models[parse_name(name)[0]]
+    except (EmotionLRMError, KeyError):
+        return ""
+    if "NC" not in shipped.licence.upper().split("-"):
+        return ""
+    learned = " and ".join(shipped.datasets)
+    return f"This model learned from {learned}; its licence, {shipped.licence}, forbids commercial use."
 
 
 def ensure(name: str | None, progress: Progress | None = None) -> Path:

@@ -11,7 +11,7 @@ from convert.errors import ConvertError
 from toolkit.apps.page import cards
 from toolkit.contract.lens import Lens
 from toolkit.errors import ModelError
-from toolkit.inference.store import Shipped, ShippedModel, load_shipped
+from toolkit.inference.store import Shipped, ShippedModel, licence_remark, load_shipped
 from toolkit.settings import Settings
 
 AUTHOR = "emotion-smollm2-135m"
@@ -93,12 +93,12 @@ def test_the_lenses_that_ship_are_offered() -> None:
 
 
 def test_a_licence_that_forbids_commercial_use_is_said(two_lenses: None) -> None:  # noqa: ARG001
-    assert "forbids commercial use" in cards.licence_remark("model-1")
+    assert "forbids commercial use" in licence_remark("model-1")
 
 
 def test_a_free_licence_needs_no_remark(tmp_path: Path) -> None:
-    assert cards.licence_remark(AUTHOR) == ""
-    assert cards.licence_remark(str(tmp_path / "other.gguf")) == ""
+    assert licence_remark(AUTHOR) == ""
+    assert licence_remark(str(tmp_path / "other.gguf")) == ""
 
 
 def test_a_gguf_file_says_what_it_says(tmp_path: Path, write_gguf: Callable[..., Path]) -> None:

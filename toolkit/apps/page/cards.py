@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convert.errors import ConvertError
 from convert.header import check_header, read_header
 from toolkit.apps.models import megabytes
 from toolkit.assets import asset
 from toolkit.base import load_base
 from toolkit.contract.lens import Lens, parse_lens
-from toolkit.errors import EmotionLRMError
 from toolkit.inference.store import ShippedModel, installed, load_shipped, locate, model_path, parse_name
 from toolkit.settings import Settings
 
@@ -78,18 +76,6 @@ def known_lenses(settings: Settings) -> tuple[str, ...]:
         sets = [set(model.lenses) for model in load_shipped().models.values()]
     single = [str(lens) for lens in Lens if any(lens in known for known in sets)]
     return (*single, "both") if any(known >= set(Lens) for known in sets) else tuple(single)
-
-
-def licence_remark(name: str | None) -> str:
-    """A sentence for models whose licence is not as free as this project's; empty for the others."""
-    try:
-        shipped = load_shipped().models[parse_name(name)[0]]
-    except (EmotionLRMError, ConvertError, KeyError):
-        return ""
-    if "NC" not in shipped.licence.upper().split("-"):
-        return ""
-    learned = " and ".join(shipped.datasets)
-    return f"This model learned from {learned}; its licence, {shipped.licence}, forbids commercial use."
 
 
 def _card_of_shipped(name: str, file_type: str, shipped: ShippedModel) -> Card:

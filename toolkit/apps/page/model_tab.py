@@ -9,10 +9,11 @@ from pathlib import Path
 import streamlit as st
 
 from toolkit.apps.page import markup
-from toolkit.apps.page.cards import FIGURES, Card, card_of, choices, licence_remark
+from toolkit.apps.page.cards import FIGURES, Card, card_of, choices
 from toolkit.apps.page.shelf import Shelf
 from toolkit.apps.page.trouble import told
 from toolkit.errors import UsageError
+from toolkit.inference.store import licence_remark
 from toolkit.settings import Settings, wanted_model
 
 _FILE = "a GGUF file on this machine …"

@@ -6,12 +6,12 @@ import streamlit as st
 
 from toolkit.apps.escape import json_line
 from toolkit.apps.page import markup
-from toolkit.apps.page.cards import licence_remark
 from toolkit.apps.page.choice import choose
 from toolkit.apps.page.shelf import Shelf
 from toolkit.apps.page.trouble import told
 from toolkit.contract.analysis import Analysis, Comparison
 from toolkit.errors import UsageError
+from toolkit.inference.store import licence_remark
 from toolkit.settings import Settings, wanted_model
 
 LONGEST = 50_000
