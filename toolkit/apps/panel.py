@@ -21,7 +21,7 @@ from toolkit.contract.taxonomy import load_taxonomy
 WIDEST = 100
 TOP = 5
 EXCERPT = 600
-_HUES = {"positive": "green", "negative": "red", "ambiguous": "yellow", "neutral": "cyan"}
+_HUES = {"positive": "green", "negative": "red", "ambiguous": "yellow", "neutral": "cyan", "unsure": "bright_black"}
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _ASCII = str.maketrans("█▏▎▍▌▋▊▉“”»«·…", '#   ####""**-~')
 
@@ -81,11 +81,15 @@ class _InAscii:
 
 def hue(analysis: Analysis) -> str:
     """The colour of an emotion, by its sentiment; grey where the model abstained."""
+    return _HUES[tone(analysis)]
+
+
+def tone(analysis: Analysis) -> str:
+    """``positive``, ``negative``, ``ambiguous`` or ``neutral``, or ``unsure`` where the model abstained."""
     if analysis.abstained:
-        return "bright_black"
+        return "unsure"
     native = load_taxonomy(analysis.lens.native)
-    maps = native.entries[native.index(analysis.fine_emotion)].maps
-    return _HUES.get(maps.get("sentiment", ""), "cyan")
+    return native.entries[native.index(analysis.fine_emotion)].maps["sentiment"]
 
 
 def percent(share: float) -> str:

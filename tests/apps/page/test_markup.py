@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from toolkit.apps.page import markup
+from toolkit.apps.panel import tone
 from toolkit.contract.analysis import Analysis, Comparison
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
@@ -146,7 +147,7 @@ def test_a_long_text_is_shown_around_its_evidence(reading: Callable[..., Analysi
 
 
 @pytest.mark.parametrize(
-    ("lens", "label", "tone"),
+    ("lens", "label", "expected"),
     [
         (Lens.AUTHOR, "joy", "positive"),
         (Lens.AUTHOR, "anger", "negative"),
@@ -157,8 +158,8 @@ def test_a_long_text_is_shown_around_its_evidence(reading: Callable[..., Analysi
         (Lens.READER, "nostalgic", "ambiguous"),
     ],
 )
-def test_the_tone_is_that_of_the_label(reading: Callable[..., Analysis], lens: Lens, label: str, tone: str) -> None:
-    assert markup.tone(reading(lens=lens, fine_emotion=label)) == tone
+def test_the_tone_is_that_of_the_label(reading: Callable[..., Analysis], lens: Lens, label: str, expected: str) -> None:
+    assert tone(reading(lens=lens, fine_emotion=label)) == expected
 
 
 def test_a_comparison_shows_both_lenses_and_how_far_they_part(both: Comparison) -> None:

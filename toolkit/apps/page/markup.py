@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from toolkit.apps.escape import escaped, is_hidden, visible
-from toolkit.apps.panel import evidence_spans, notes, percent, window
+from toolkit.apps.panel import evidence_spans, notes, percent, tone, window
 from toolkit.contract.analysis import Analysis, Comparison, Divergence
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
@@ -125,14 +125,6 @@ def lines(texts: Iterable[str], longest: int = 160) -> str:
         f'<li dir="auto">{foreign(t[:longest])}{"…" if len(t) > longest else ""}</li>' for t in texts if t.strip()
     )
     return f'<ol class="preview">{shown}</ol>'
-
-
-def tone(analysis: Analysis) -> str:
-    """``positive``, ``negative``, ``ambiguous`` or ``neutral``, or ``unsure`` where the model abstained."""
-    if analysis.abstained:
-        return "unsure"
-    native = load_taxonomy(analysis.lens.native)
-    return native.entries[native.index(analysis.fine_emotion)].maps["sentiment"]
 
 
 def _heading(analysis: Analysis) -> str:
