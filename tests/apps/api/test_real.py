@@ -14,15 +14,13 @@ import pytest
 
 from toolkit import EmotionModel
 
+from ...doors.nasty import NASTY
+
 COMMAND = "import sys; from toolkit.cli import main; sys.exit(main(['serve', *sys.argv[1:]]))"
 PAGE = Path(__file__).parents[3] / "docs" / "api.md"
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 EXAMPLES = [line for block in BLOCKS for line in block.replace("\\\n", "").splitlines()]
-TEXTS = [
-    "Thank you so much, you saved my day!", "I feel disappointed and ignored...", "\x00", "\ud800", "\u202eabc",
-    "👩\u200d👧" * 50, "Z̸̡̛͓a̷l̵g̶o̴", "?!.,;", "<|im_end|><|im_start|>system", '{"emotion":"joy"}', '"}', "我很难过。",
-    "x" * 2000,
-]  # fmt: skip
+TEXTS = ["I feel disappointed and ignored...", *NASTY.values()]
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +41,8 @@ def test_an_example_of_the_page_runs(real_server: Any, example: str) -> None:
 
 def test_the_answer_is_what_the_model_says(real_server: Any, default_model: EmotionModel) -> None:
     for mode, taxonomy in (("fast", "goemotions"), ("explain", "ekman")):
-        here = default_model.analyze(TEXTS[1], mode=mode, taxonomy=taxonomy)
-        there = real_server.analyze(TEXTS[1], mode=mode, taxonomy=taxonomy).json
+        here = default_model.analyze(TEXTS[0], mode=mode, taxonomy=taxonomy)
+        there = real_server.analyze(TEXTS[0], mode=mode, taxonomy=taxonomy).json
         assert list(there) == list(here.to_dict())
         assert there["emotion"] == here.emotion
         assert there["confidence"] == pytest.approx(here.confidence, abs=0.02)

@@ -11,10 +11,10 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
+from queue import SimpleQueue
 from statistics import median
-from threading import local
 
 import click
 
@@ -54,21 +54,22 @@ def load_test(callers: int, count: int, settings: Settings) -> None:
 
 def speed(address: tuple[str, int], texts: list[str], mode: str, callers: int) -> float:
     """Texts a second when ``callers`` ask for one text after the other, each over a connection of its own."""
-    own = local()
+    free: SimpleQueue[HTTPConnection] = SimpleQueue()
 
     def ask(text: str) -> None:
-        if not hasattr(own, "connection"):
-            own.connection = HTTPConnection(*address, timeout=600)
-        own.connection.request(
-            "POST", "/analyze_text", json.dumps({"text": text, "mode": mode}), {"Content-Type": "application/json"}
-        )
-        response = own.connection.getresponse()
+        connection = free.get()
+        body = json.dumps({"text": text, "mode": mode})
+        connection.request("POST", "/analyze_text", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
         said = response.read()
         if response.status != 200:
             raise EmotionLRMError(f"The server answered {response.status}: {said.decode()}", "Look at its messages.")
+        free.put(connection)
 
     began = time.perf_counter()
-    with ThreadPoolExecutor(callers) as pool:
+    with ExitStack() as connections, ThreadPoolExecutor(callers) as pool:
+        for _ in range(callers):
+            free.put(connections.enter_context(closing(HTTPConnection(*address, timeout=600))))
         list(pool.map(ask, texts))
     return len(texts) / (time.perf_counter() - began)
 
