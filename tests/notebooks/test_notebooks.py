@@ -42,6 +42,7 @@ def execute(name: str, folder: Path) -> list[str]:
     NotebookClient(notebook, timeout=900, kernel_name="python3", resources=where).execute()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.outputs for cell in code)
+    assert not [output for cell in code for output in cell.outputs if output.get("name") == "stderr"]
     return ["".join(output.get("text", "") for output in cell.outputs) for cell in code]
 
 
