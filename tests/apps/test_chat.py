@@ -305,7 +305,8 @@ def test_mood_is_signed_certainty(reading: Make) -> None:
     ("keys", "typed"),
     [
         ("one\rtwo\r\x04", ["one", "two"]),
-        ("one\x1b\rtwo\nthree\r\x04", ["one\ntwo\nthree"]),
+        ("one\x1b\rtwo\x1b\nthree\r\x04", ["one\ntwo\nthree"]),
+        ("typed ahead\nand on\n\x04", ["typed ahead", "and on"]),
         ("dropped\x03kept\r\x04", ["kept"]),
         ("\x1b[200~pasted\nlines\x1b[201~\r\x04", ["pasted\nlines"]),
     ],

@@ -65,9 +65,11 @@ def test_the_default_model_is_measured_for_every_term(default_model: Any) -> Non
 
 
 def test_the_command_prints_a_line_for_every_term(
-    default_model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("toolkit.evaluation.commands.open_model", lambda _: nullcontext(default_model))
+    leaning: Any = Leaning()
+    leaning.name = "leaning"
+    monkeypatch.setattr("toolkit.evaluation.commands.open_model", lambda _: nullcontext(leaning))
     assert main(["evaluate", "identity-terms", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert {row["term"] for row in told["terms"]} >= {"woman", "wheelchair user", "atheist"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,15 @@ def test_on_a_tiny_model_of_random_weights_the_readings_agree(tiny_base: Path, t
             assert right.label == left.label
             assert right.reasoning
             assert not set('"\\\n') & set(right.reasoning)
+
+        heard: list[list[str]] = [[], []]
+        for told, engine in zip(heard, (ours, theirs), strict=True):
+            found = engine.explain(["I am so glad!"], Lens.AUTHOR, best, lambda *now, told=told: told.append(now[-1]))
+            whole = next(found).reasoning
+            assert len(told) > 1
+            assert all(later.startswith(earlier) for earlier, later in pairwise(told))
+            assert whole.startswith(told[-1][:5])
+        assert heard[0][:3] == heard[1][:3]
     finally:
         ours.close()
         theirs.close()

@@ -58,7 +58,11 @@ class Commands(Completer):
 
 
 def _keys() -> KeyBindings:
-    """Enter sends; Alt-Enter and Ctrl-J begin a new line."""
+    """Enter sends; Alt-Enter begins a new line.
+
+    A key that is pressed while an answer is written comes as the terminal's line discipline has it: Enter as Ctrl-J,
+    which prompt_toolkit takes for Enter where nobody binds it.
+    """
     keys = KeyBindings()
 
     @keys.add("enter")
@@ -66,7 +70,7 @@ def _keys() -> KeyBindings:
         event.current_buffer.validate_and_handle()
 
     @keys.add("escape", "enter")
-    @keys.add("c-j")
+    @keys.add("escape", "c-j")
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 

@@ -112,7 +112,7 @@ def print_term_effects(effects: Sequence[TermEffect], model: str, file: IO[str])
     console.print(f"identity terms: {len(effects)} terms in the same sentences, {model}")
     table = Table(box=SIMPLE_HEAD)
     for heading in ("group", "term"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for heading in ("shift", "other label", "negative", "95 %"):
         table.add_column(heading, justify="right")
     for effect in effects:
