@@ -79,7 +79,7 @@ def test_the_tokens_and_their_bytes_are_llama_cpps(unmerged: EmotionModel) -> No
     assert isinstance(engine, TransformersEngine)
     native = NativeModel(find_base_gguf(load_base("smollm2-135m")), vocab_only=True)
     try:
-        assert engine.pieces == native.pieces()
+        assert engine.pieces == native.pieces
         for text in ("<|im_start|>user", "it's 2024\n\n\ttab", "😀 naïve"):
             assert engine.tokenizer.encode(text) == native.encode(text)
     finally:
