@@ -178,7 +178,7 @@ def test_processes_end_with_the_documented_codes() -> None:
         (("",), 2),
         (("analyze", "x", " \t"), 2),
         (("analyze",), 2),
-        (("--lens", "both", "x y"), 2),
+        (("--lens", "both", "--taxonomy", "ekman", "x y"), 2),
         (("--model", "missing.gguf", "x y"), 1),
         (("evaluate", "nonsense"), 2),
     ):

@@ -20,7 +20,7 @@ from toolkit.errors import EmotionLRMError
 # Name: where it lives, and the first line of its help, repeated here so that listing commands loads none of them.
 COMMANDS = {
     "analyze": ("toolkit.apps.analyze:analyze", "Read the emotion of each TEXT and say what it rests on."),
-    "chat": ("toolkit.apps.chat:chat", "Talk, and see how every message is read."),
+    "chat": ("toolkit.apps.chat:chat", "Talk, and see how every message is read, while it is read."),
     "batch": ("toolkit.apps.batch:batch", "Read every text of a CSV, TSV, JSONL, text or Parquet file."),
     "evaluate": ("toolkit.evaluation.commands:evaluate", "Measure a model by PROTOCOL, or on a file of your own."),
     "data": ("toolkit.corpora.commands:data", "Prepare the corpora and write reasoning for them."),
