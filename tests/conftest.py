@@ -121,3 +121,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"default_model", "default_model_path"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("real")
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Any]:
+    """Playwright, started once a session, as its loop can be."""
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=120_000)  # ms: the first reading loads the model, on a machine that may be busy
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def chromium(playwright: Any) -> Iterator[Any]:
+    """Debian's Chromium, or the one that EMOTION_LRM_BROWSER names."""
+    program = os.environ.get("EMOTION_LRM_BROWSER", "/usr/bin/chromium")
+    flags = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    browser = playwright.chromium.launch(executable_path=program, args=flags)
+    yield browser
+    browser.close()

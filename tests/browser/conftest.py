@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, Page
 
 STAND_IN = str(Path(__file__).parents[1] / "inference")
 # The page believes that its model knows both lenses, and its workers run the stand-in, which does.
@@ -24,7 +24,6 @@ choice.known_lenses = lambda _: ("author", "reader", "both")
 shelf.wanted_model = lambda _: "two"
 server.main()
 """
-PATIENCE = 120_000  # ms: the first reading loads the model, on a machine that may be busy
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,23 +31,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("browser")
-
-
-@pytest.fixture(scope="session")
-def playwright() -> Iterator[Playwright]:
-    expect.set_options(timeout=PATIENCE)
-    with sync_playwright() as started:
-        yield started
-
-
-@pytest.fixture(scope="session")
-def chromium(playwright: Playwright) -> Iterator[Browser]:
-    """Debian's Chromium, or the one that EMOTION_LRM_BROWSER names."""
-    program = os.environ.get("EMOTION_LRM_BROWSER", "/usr/bin/chromium")
-    flags = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    browser = playwright.chromium.launch(executable_path=program, args=flags)
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +82,7 @@ def visit(chromium: Browser) -> Iterator[Visit]:
         page.on("request", lambda request: asked.append(request.url))
         page.on("websocket", lambda socket: asked.append(socket.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(120_000)  # ms: the first reading loads the model
         page.goto(url)
         page.get_by_label("Text to read").wait_for()
         opened.append((page, asked, errors))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -86,21 +87,17 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 
 @pytest.mark.browser
-def test_a_browser_asks_nobody_else_and_finds_what_is_searched_for(site: Path, address: str) -> None:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=os.environ.get("EMOTION_LRM_BROWSER", "/usr/bin/chromium"))
-        page = browser.new_page()
-        page.set_default_timeout(120_000)
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        for path in sorted(site.rglob("*.html")):
-            page.goto(f"{address}/{path.relative_to(site).as_posix()}")
-        page.goto(f"{address}/index.html")
-        page.get_by_role("textbox", name="Search").press_sequentially("abstaining")
-        page.locator(".md-search-result__link", has_text="numbers come from").first.click()
-        page.wait_for_url("**/probabilities.html*")
-        browser.close()
+def test_a_browser_asks_nobody_else_and_finds_what_is_searched_for(site: Path, address: str, chromium: Any) -> None:
+    page = chromium.new_page()
+    page.set_default_timeout(120_000)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for path in sorted(site.rglob("*.html")):
+        page.goto(f"{address}/{path.relative_to(site).as_posix()}")
+    page.goto(f"{address}/index.html")
+    page.get_by_role("textbox", name="Search").press_sequentially("abstaining")
+    page.locator(".md-search-result__link", has_text="numbers come from").first.click()
+    page.wait_for_url("**/probabilities.html*")
+    page.close()
     assert len(asked) > 100
     assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]
