@@ -14,7 +14,7 @@ from rich.text import Text
 
 from convert.files import explained, replacing
 from toolkit.apps.escape import json_line, visible
-from toolkit.apps.panel import percent
+from toolkit.apps.panel import percent, tone
 from toolkit.contract.analysis import Analysis, Comparison
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
@@ -103,11 +103,7 @@ class Conversation:
 
 def mood(turn: Analysis) -> float:
     """-1 (surely negative) to 1 (surely positive); 0 where the emotion is neither, or the model abstained."""
-    if turn.abstained:
-        return 0.0
-    native = load_taxonomy(turn.lens.native)
-    sentiment = native.entries[native.index(turn.fine_emotion)].maps.get("sentiment", "")
-    return _SIGN.get(sentiment, 0.0) * turn.confidence
+    return _SIGN.get(tone(turn), 0.0) * turn.confidence
 
 
 def step(value: float) -> str:
