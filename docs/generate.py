@@ -231,7 +231,7 @@ def _taxonomy(name: str) -> Iterator[str]:
     taxonomy = load_taxonomy(name)
     lenses = " and ".join(f"`{lens}`" for lens in Lens if name in lens.taxonomies)
     yield f"## {name}\n\n{taxonomy.title}; lens {lenses}. {taxonomy.source}\n"
-    goals = [goal for goal in COARSER if any(goal in {*e.maps, *e.left_out} for e in taxonomy.entries)]
+    goals = [goal for goal in COARSER if any(goal in lens.taxonomies for lens in Lens if lens.native == name)]
     yield "| label | what must be true of the situation |" + "".join(f" {goal} |" for goal in goals)
     yield "|---" * (2 + len(goals)) + "|"
     for entry in taxonomy.entries:

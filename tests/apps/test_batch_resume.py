@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as parquet
 import pytest
 
 from toolkit.apps.journal import Journal
@@ -77,7 +78,7 @@ def end(source: Path, out: Path, chance: random.Random, kill: int) -> int:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize("form", ["jsonl", "csv"])
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 def test_twenty_kills_lose_nothing_and_double_nothing(tmp_path: Path, form: str) -> None:
     chance = random.Random(7)
     source, out = tmp_path / "in.txt", tmp_path / f"o.{form}"
@@ -92,6 +93,9 @@ def test_twenty_kills_lose_nothing_and_double_nothing(tmp_path: Path, form: str)
     if form == "jsonl":
         rows = [json.loads(line) for line in out.read_bytes().splitlines()]
         assert [(row["row"], row["text"]) for row in rows] == list(enumerate(texts))
+    elif form == "parquet":
+        found = parquet.read_table(out, columns=["row", "text"]).to_pylist()
+        assert [(row["row"], row["text"]) for row in found] == list(enumerate(texts))
     else:
         lines = out.read_text(encoding="utf-8").splitlines()[1:]
         assert [line.split(",")[1] for line in lines] == [str(n) for n in range(ROWS)]
