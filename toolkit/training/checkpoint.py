@@ -34,9 +34,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The run's checkpoint, or None."""
+    """The run's checkpoint, or None; one that a GPU wrote can be gone on with on a CPU, and the other way round."""
     path = folder / CHECKPOINT
-    return Checkpoint(**torch.load(path, weights_only=True)) if path.exists() else None
+    return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True)) if path.exists() else None
 
 
 def save_adapter(model: Any, folder: Path, facts: dict[str, str], config: TrainConfig, metrics: dict[str, Any]) -> None:
@@ -52,12 +52,12 @@ def save_adapter(model: Any, folder: Path, facts: dict[str, str], config: TrainC
     with replacing(weights) as path:
         save_file(lowered, path, metadata={"format": "pt"})
     (folder / "README.md").unlink(missing_ok=True)
-    told = {"config": _public(config), "metrics": metrics}
+    told = {"config": public(config), "metrics": metrics}
     for name, content in (("base.json", facts), ("training.json", told)):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _public(config: TrainConfig) -> dict[str, Any]:
+def public(config: TrainConfig) -> dict[str, Any]:
     """The settings as others may read them: files by their names, without this machine's folders."""
     told: dict[str, Any] = _bare(config.model_dump(exclude={"out", "init"}))
     return told | {"base": Path(config.base).stem}

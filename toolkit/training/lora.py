@@ -24,6 +24,9 @@ from toolkit.training.encode import Encoded, Encoder, HFTokenizer, bucketed_batc
 from toolkit.training.objective import answer_loss, collate, hidden_states, label_loss, label_posterior
 from toolkit.training.weights import choose_precision, load_base_weights
 
+ON_GPU = 16
+"""A GPU takes so many times the tokens of ``max_step_tokens`` at once."""
+
 
 class MasterAdamW:
     """AdamW on float32 copies of low-precision parameters, with linear warm-up and decay.
@@ -90,6 +93,7 @@ class Trainer:
         per_epoch = len(bucketed_batches(self.train, self.config.batch_size, 0))
         self.total_steps, self.last_step = self.config.steps(per_epoch)
         self.optimizer = MasterAdamW(self.parameters, self.config, self.total_steps)
+        self.part_tokens = self.config.max_step_tokens * (ON_GPU if self.model.device.type == "cuda" else 1)
 
     def batches(self, start: int) -> Iterator[list[Encoded]]:
         """The batches of steps ``start`` to the one to stop at; the same seed gives the same ones after a resume."""
@@ -111,10 +115,10 @@ class Trainer:
         return label + self.config.chain_weight * answer, parts
 
     def step(self, number: int, rows: list[Encoded]) -> dict[str, float]:
-        """One update; gradients are accumulated over parts that stay within ``max_step_tokens``."""
+        """One update; gradients are accumulated over parts that stay within ``part_tokens``."""
         self.model.train()
         told: dict[str, float] = {"label_loss": 0.0, "answer_loss": 0.0}
-        for part in split_by_tokens(rows, self.config.max_step_tokens):
+        for part in split_by_tokens(rows, self.part_tokens):
             total, parts = self.loss(part, len(rows))
             total.backward()  # type: ignore[no-untyped-call]
             told = {key: told[key] + value for key, value in parts.items()}
@@ -192,7 +196,7 @@ def account(trainer: Trainer) -> dict[str, float]:
     seconds, tokens = 0.0, 0
     for rows in (longest, *sample):
         started = time.monotonic()
-        for part in split_by_tokens(rows, trainer.config.max_step_tokens):
+        for part in split_by_tokens(rows, trainer.part_tokens):
             trainer.loss(part, len(rows))[0].backward()  # type: ignore[no-untyped-call]
         if rows is not longest:
             seconds += time.monotonic() - started
