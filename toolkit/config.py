@@ -74,18 +74,19 @@ def _explain(kind: type[Config], named: str, error: ValidationError) -> ConfigEr
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return ConfigError(f"{named}: {key}: {first['msg']}.", "Correct the value.")
-    near = difflib.get_close_matches(str(first["loc"][-1]), _known_keys(kind), 1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(_known_keys(kind))}."
+    known = list(_known_keys(kind))
+    places = {path.rpartition(".")[2]: path for path in reversed(known)}
+    near = difflib.get_close_matches(str(first["loc"][-1]), places, 1)
+    hint = f"Did you mean {places[near[0]]!r}?" if near else f"Known keys: {', '.join(known)}."
     return ConfigError(f"{named} has an unknown key {key!r}.", hint)
 
 
-def _known_keys(kind: type[BaseModel]) -> list[str]:
-    keys: list[str] = []
+def _known_keys(kind: type[BaseModel], under: str = "") -> Iterator[str]:
+    """Every key with those that it lies under, as ``--set`` takes it."""
     for name, field in kind.model_fields.items():
-        keys.append(name)
+        yield under + name
         for inner in _kinds_in(field.annotation):
-            keys += _known_keys(inner)
-    return keys
+            yield from _known_keys(inner, f"{under}{name}.")
 
 
 def _kinds_in(annotation: Any) -> Iterator[type[BaseModel]]:
