@@ -11,6 +11,7 @@ posterior has the same terms in the same order whatever else is in the pass: not
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from toolkit.inference.native import NativeContext, NativeModel
 from toolkit.inference.posterior import pool_windows, trie_posterior
 
 ROWS = 63
+AHEAD = 8  # windows among which those are sought that fill a pass
 LONGEST, SEQUENCES = 512, 64  # rows of a pass that holds one long window; sequence ids
 CELLS = 768  # the longest window, the heads, and what llama.cpp rounds up to
 _HEADS = {Lens.AUTHOR: 0, Lens.READER: 1}
@@ -106,23 +108,45 @@ class PromptReader:
         return found
 
     def passes(self, windows: Iterable[Window | None], lens: Lens, keep: bool = False) -> Iterator[list[Prompt]]:
-        """Read the windows in order, a pass at a time; a None among them ends a pass, which may then be empty.
+        """Read the windows, a pass at a time, and hand them out in order; a None among them says that none is there at
+        the moment, so passes go off that are not full, at the least an empty one.
+
+        A window may overtake a few others where it fits into a pass and they do not.
 
         Args:
             keep: hand out keys and values too.
         """
-        pack: list[Window] = []
-        rows, most = 0, len(self._free) // len(self._tries[lens].branches)
-        for window in windows:
-            need = self._rows_of(window, lens) if window else 0
-            if window is None or (pack and (rows + need > self._rows or len(pack) >= most)):
-                yield self._evaluate(pack, lens, keep)
-                pack, rows = [], 0
+        waiting: dict[int, Window] = {}
+        finished: dict[int, Prompt] = {}
+        due, count = 0, 0
+        for window in itertools.chain(windows, [None]):
             if window is not None:
-                pack.append(window)
-                rows += need
-        if pack:
-            yield self._evaluate(pack, lens, keep)
+                waiting[count] = window
+                count += 1
+                if len(waiting) < AHEAD:
+                    continue
+            while True:
+                pack = self._pack(waiting, lens)
+                finished |= zip(pack, self._evaluate(list(pack.values()), lens, keep), strict=True)
+                ready = []
+                while due in finished:
+                    ready.append(finished.pop(due))
+                    due += 1
+                yield ready
+                if window is not None or not waiting:
+                    break
+
+    def _pack(self, waiting: dict[int, Window], lens: Lens) -> dict[int, Window]:
+        """Take the first window out of those that wait, and again and again the longest that still fits beside it."""
+        room, most = self._rows, len(self._free) // len(self._tries[lens].branches)
+        need = {number: self._rows_of(window, lens) for number, window in waiting.items()}
+        pack: dict[int, Window] = {}
+        best = next(iter(need), None)
+        while best is not None and len(pack) < most:
+            pack[best] = waiting.pop(best)
+            room -= need.pop(best)
+            best = max((number for number in need if need[number] <= room), key=need.__getitem__, default=None)
+        return pack
 
     def _evaluate(self, pack: list[Window], lens: Lens, keep: bool) -> list[Prompt]:
         """One forward pass."""
