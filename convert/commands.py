@@ -71,6 +71,27 @@ def merge(base: Path, adapter: Path, out: Path, file_type: str, with_torch: bool
 
 
 @convert.command()
+@click.argument("adapters", type=_FOLDER, nargs=-1, required=True)
+@_out
+@click.option("--weights", metavar="W,W", help="How much each counts, such as 3,1; alike by default.")
+@click.option("--rank", type=click.IntRange(1, 256), default=16, show_default=True, help="Rank of the mean.")
+def average(adapters: tuple[Path, ...], out: Path, weights: str | None, rank: int) -> None:
+    """Write the weighted mean of ADAPTERS, trained on the same base, as one adapter.
+
+    \b
+    emotion-lrm convert average models/runs/mine/adapter models/adapters/author --weights 3,1 -o models/runs/mean
+    """
+    from convert.average import average_adapters
+
+    try:
+        counts = [float(part) for part in weights.split(",")] if weights else [1.0] * len(adapters)
+    except ValueError:
+        raise click.BadParameter(f"{weights} is no list of numbers.", param_hint="--weights") from None
+    kept = average_adapters(adapters, counts, out, rank)
+    click.echo(f"{out}  rank {rank} keeps {kept:.2%} of the mean's squared norm")
+
+
+@convert.command()
 @click.argument("folder", type=_FOLDER)
 @_out
 @_file_type(DIRECT_TYPES, "BF16")
