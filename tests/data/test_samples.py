@@ -24,7 +24,7 @@ def read(name: str) -> list[Row]:
 
 
 REASONED = ("tiny_debug_1k.jsonl", "situations_2k.jsonl")
-LABELLED = ("situations_5k.jsonl", "irony.jsonl")
+LABELLED = ("situations_20k.jsonl", "situations_5k.jsonl", "irony.jsonl")
 
 
 @pytest.fixture(scope="module", params=REASONED)
