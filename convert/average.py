@@ -67,7 +67,7 @@ def _require_alike(adapters: Sequence[Adapter]) -> None:
             raise AdapterError(f"{other.path} and {first.path} change different matrices.", "Average alike ones.")
 
 
-def _mean(layers: Sequence[LoraLayer], shares: Floats, rank: int) -> tuple[Floats, Floats, Floats]:
+def _mean(layers: Sequence[LoraLayer], shares: npt.NDArray[np.float64], rank: int) -> tuple[Floats, Floats, Floats]:
     """``a`` (rank, in) and ``b`` (out, rank) of the mean change divided by 2, and all its singular values.
 
     The mean is a product of two thin matrices, so their QR decompositions leave a small one to decompose.

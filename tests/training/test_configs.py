@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from toolkit.assets import asset
 from toolkit.base import load_base
 from toolkit.config import load_config
+from toolkit.training.checkpoint import public
 from toolkit.training.config import TrainConfig
 
 CONFIGS = asset("models", "configs")
@@ -34,10 +36,20 @@ def test_a_base_is_of_a_family_that_converts_and_says_its_licence(path: Path) ->
     assert base.licence
 
 
-@pytest.mark.parametrize(("adapter", "begins"), [("author", None), ("two-lens", Path("models/adapters/author"))])
-def test_the_stages_of_an_adapter_follow_one_another(adapter: str, begins: Path | None) -> None:
-    stages = [load_config(TrainConfig, path) for path in sorted((CONFIGS / adapter).glob("*.yaml"))]
-    assert stages[0].init == begins
-    assert stages[-1].name == adapter
-    for before, after in itertools.pairwise(stages):
-        assert after.init == before.run_dir / "adapter"
+def told(adapter: str) -> Any:
+    return json.loads((asset("models", "adapters", adapter) / "training.json").read_text(encoding="utf-8"))
+
+
+def test_the_two_lens_adapter_was_made_by_its_configuration() -> None:
+    assert public(load_config(TrainConfig, CONFIGS / "two-lens.yaml")) == told("two-lens")["config"]
+
+
+def test_the_author_adapter_is_the_mean_of_what_its_configurations_make() -> None:
+    stages = [load_config(TrainConfig, path) for path in sorted((CONFIGS / "author").glob("*.yaml"))]
+    own, comments = told("author")["average"]
+    assert (own["weight"], comments["weight"]) == (0.75, 0.25)
+    assert own["config"] == public(stages[-1])
+    assert comments["config"]["name"] == stages[-2].name
+    assert [stage.init for stage in stages] == [
+        None, *(before.run_dir / "adapter" for before in stages[:2]), None
+    ]  # fmt: skip
