@@ -11,6 +11,7 @@ import pytest
 from toolkit.assets import asset
 from toolkit.base import load_base
 from toolkit.config import load_config
+from toolkit.errors import ConfigError
 from toolkit.training.checkpoint import public
 from toolkit.training.config import TrainConfig
 
@@ -53,3 +54,9 @@ def test_the_author_adapter_is_the_mean_of_what_its_configurations_make() -> Non
     assert [stage.init for stage in stages] == [
         None, *(before.run_dir / "adapter" for before in stages[:2]), None
     ]  # fmt: skip
+
+
+def test_a_key_in_the_wrong_place_is_told_where_it_belongs() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'dev_limit'") as caught:
+        load_config(TrainConfig, CONFIGS / "tutorial.yaml", ("dev_limit=3",))
+    assert caught.value.hint == "Did you mean 'data.dev_limit'?"
