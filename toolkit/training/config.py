@@ -69,9 +69,7 @@ class RunConfig(Config):
     max_steps: int | None = Field(None, description="plan the learning rate for so many steps")
     stop_at: int | None = Field(None, description="end after this step of the plan; a later run may start from there")
     batch_size: int = Field(32, ge=1)
-    max_step_tokens: int = Field(
-        2048, ge=64, description="a longer batch is split, its gradients added up; sixteenfold on a GPU"
-    )
+    max_step_tokens: int = Field(2048, ge=64, description="a longer batch is split, its gradients added up")
     learning_rate: float = Field(5e-4, gt=0)
     warmup_steps: int = 100
     weight_decay: float = 0.0
