@@ -72,7 +72,7 @@ def merge(base: Path, adapter: Path, out: Path, file_type: str, with_torch: bool
 
 @convert.command()
 @click.argument("adapters", type=_FOLDER, nargs=-1, required=True)
-@_out
+@click.option("-o", "--out", type=_NEW, required=True, help="The folder to write, new or empty.")
 @click.option("--weights", metavar="W,W", help="How much each counts, such as 3,1; alike by default.")
 @click.option("--rank", type=click.IntRange(1, 256), default=16, show_default=True, help="Rank of the mean.")
 def average(adapters: tuple[Path, ...], out: Path, weights: str | None, rank: int) -> None:

@@ -75,14 +75,16 @@ def _explain(kind: type[Config], named: str, error: ValidationError) -> ConfigEr
     if first["type"] != "extra_forbidden":
         return ConfigError(f"{named}: {key}: {first['msg']}.", "Correct the value.")
     known = list(_known_keys(kind))
-    places = {path.rpartition(".")[2]: path for path in reversed(known)}
+    above = ".".join(part for part in first["loc"][:-1] if isinstance(part, str))
+    beside = [path for path in known if path.rpartition(".")[0] == above]
+    places = {path.rpartition(".")[2]: path for path in [*reversed(known), *beside]}
     near = difflib.get_close_matches(str(first["loc"][-1]), places, 1)
     hint = f"Did you mean {places[near[0]]!r}?" if near else f"Known keys: {', '.join(known)}."
     return ConfigError(f"{named} has an unknown key {key!r}.", hint)
 
 
 def _known_keys(kind: type[BaseModel], under: str = "") -> Iterator[str]:
-    """Every key with those that it lies under, as ``--set`` takes it."""
+    """Every key behind those that it lies under, such as ``data.dev_limit``."""
     for name, field in kind.model_fields.items():
         yield under + name
         for inner in _kinds_in(field.annotation):

@@ -1,6 +1,7 @@
 """The mean of adapters changes the base by the mean of what each changes."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,10 +56,27 @@ def test_a_smaller_rank_keeps_the_largest_singular_values(tmp_path: Path, write_
     assert kept == pytest.approx(1 - lost / whole)
 
 
-def test_a_rank_above_that_of_the_mean_is_filled_up(tmp_path: Path, write_adapter: WriteAdapter) -> None:
-    alone = write_adapter(tmp_path / "alone")
+def test_scales_by_rslora_and_by_pattern_are_kept(tmp_path: Path, write_adapter: WriteAdapter) -> None:
+    scaled = write_adapter(tmp_path / "scaled", use_rslora=True, alpha_pattern={"q_proj": 3})
+    plain = other_weights(write_adapter(tmp_path / "plain"))
+    average_adapters([scaled, plain], [1, 1], tmp_path / "mean")
+    one, two = changes(scaled), changes(plain)
+    for module, found in changes(tmp_path / "mean").items():
+        wanted = (one[module] + two[module]) / 2
+        np.testing.assert_allclose(found, wanted, atol=0.002 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("own", [4, 80])
+def test_a_rank_above_what_the_mean_can_have_is_filled_up(
+    own: int, tmp_path: Path, write_adapter: WriteAdapter
+) -> None:
+    """Some matrices have 32 rows only, so that no change of theirs has a higher rank."""
+    alone = write_adapter(tmp_path / "alone", rank=own)
     assert average_adapters([alone], [1], tmp_path / "mean", rank=80) == pytest.approx(1.0)
     assert all(layer.a.shape[0] == 80 for layer in read_adapter(tmp_path / "mean").layers)
+    before = changes(alone)
+    for module, found in changes(tmp_path / "mean").items():
+        np.testing.assert_allclose(found, before[module], atol=0.002 * np.abs(before[module]).max())
 
 
 def test_what_each_part_was_trained_with_is_told(tmp_path: Path, tiny_gguf: Path, write_adapter: WriteAdapter) -> None:
@@ -78,11 +96,18 @@ def test_what_cannot_be_averaged_is_refused(tmp_path: Path, tiny_gguf: Path, wri
     first, based = write_adapter(tmp_path / "first"), write_adapter(tmp_path / "based", tiny_gguf)
     shallow = write_adapter(tmp_path / "shallow", n_blocks=1)
     for folders, weights, why in (
-        ([first, based], [1, 1], "different bases"),
+        ([first, based], [1, 1], "do not name the same base"),
         ([first, shallow], [1, 1], "different matrices"),
         ([first, first], [1], "one weight"),
         ([first, first], [1, 0], "above 0"),
+        ([first, first], [1, math.nan], "above 0"),
+        ([], [], "above 0"),
     ):
         with pytest.raises(AdapterError, match=why):
             average_adapters(folders, weights, tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
+    with pytest.raises(AdapterError, match="is there already"):
+        average_adapters([first], [1], shallow)
+    (first / "training.json").write_text("[]")
+    with pytest.raises(AdapterError, match="cannot be averaged"):
+        average_adapters([first], [1], tmp_path / "mean")

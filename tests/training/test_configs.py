@@ -50,7 +50,8 @@ def test_the_author_adapter_is_the_mean_of_what_its_configurations_make() -> Non
     own, comments = told("author")["average"]
     assert (own["weight"], comments["weight"]) == (0.75, 0.25)
     assert own["config"] == public(stages[-1])
-    assert comments["config"]["name"] == stages[-2].name
+    as_read = TrainConfig.model_validate(comments["config"])  # with the defaults of the keys that came later
+    assert public(as_read) == public(stages[-2])
     assert [stage.init for stage in stages] == [
         None, *(before.run_dir / "adapter" for before in stages[:2]), None
     ]  # fmt: skip
@@ -60,3 +61,6 @@ def test_a_key_in_the_wrong_place_is_told_where_it_belongs() -> None:
     with pytest.raises(ConfigError, match="unknown key 'dev_limit'") as caught:
         load_config(TrainConfig, CONFIGS / "tutorial.yaml", ("dev_limit=3",))
     assert caught.value.hint == "Did you mean 'data.dev_limit'?"
+    with pytest.raises(ConfigError) as caught:
+        load_config(TrainConfig, CONFIGS / "two-lens.yaml", ("data.reader.chainz=x",))
+    assert caught.value.hint == "Did you mean 'data.reader.chains'?"

@@ -25,7 +25,7 @@ from toolkit.inference.native import NativeContext, NativeModel
 from toolkit.inference.posterior import pool_windows, trie_posterior
 
 ROWS = 63
-AHEAD = 8  # windows among which those are sought that fill a pass
+PASSES_AHEAD = 4  # as many passes as the windows would fill among which those are sought that fill one well
 LONGEST, SEQUENCES = 512, 64  # rows of a pass that holds one long window; sequence ids
 CELLS = 768  # the longest window, the heads, and what llama.cpp rounds up to
 _HEADS = {Lens.AUTHOR: 0, Lens.READER: 1}
@@ -108,33 +108,31 @@ class PromptReader:
         return found
 
     def passes(self, windows: Iterable[Window | None], lens: Lens, keep: bool = False) -> Iterator[list[Prompt]]:
-        """Read the windows, a pass at a time, and hand them out in order; a None among them says that none is there at
-        the moment, so passes go off that are not full, at the least an empty one.
-
-        A window may overtake a few others where it fits into a pass and they do not.
+        """Read the windows and hand them out in order, a list for each pass; a window may overtake a few others where
+        it fits into a pass and they do not. A None among them says that none is there at the moment: all that wait are
+        read, and where none waits an empty list comes.
 
         Args:
             keep: hand out keys and values too.
         """
         waiting: dict[int, Window] = {}
         finished: dict[int, Prompt] = {}
-        due, count = 0, 0
+        rows = count = due = 0
         for window in itertools.chain(windows, [None]):
             if window is not None:
                 waiting[count] = window
-                count += 1
-                if len(waiting) < AHEAD:
-                    continue
-            while True:
+                rows, count = rows + self._rows_of(window, lens), count + 1
+            elif not waiting:
+                yield []
+            while waiting and (window is None or rows >= PASSES_AHEAD * self._rows):
                 pack = self._pack(waiting, lens)
+                rows -= sum(self._rows_of(packed, lens) for packed in pack.values())
                 finished |= zip(pack, self._evaluate(list(pack.values()), lens, keep), strict=True)
                 ready = []
                 while due in finished:
                     ready.append(finished.pop(due))
                     due += 1
                 yield ready
-                if window is not None or not waiting:
-                    break
 
     def _pack(self, waiting: dict[int, Window], lens: Lens) -> dict[int, Window]:
         """Take the first window out of those that wait, and again and again the longest that still fits beside it."""
