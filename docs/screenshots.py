@@ -14,7 +14,7 @@ from toolkit.inference.store import default_name
 from toolkit.settings import Settings
 
 IMAGES = Path(__file__).parent / "images"
-TEXT = "I waited all evening for her call. Nothing. I feel disappointed and ignored."
+TEXT = "Somebody is walking up and down outside the tent, and there is nobody else for miles."
 WIDTH, PATIENCE = 1180, 300_000  # pixels; ms, for the first reading may build the model
 
 
