@@ -119,8 +119,8 @@ def test_both_samplers_write_the_same_where_the_grammar_decides(texts: list[str]
 def test_the_grammar_alone_comes_to_the_same_answer(default_model_path: Path, texts: list[str]) -> None:  # noqa: ARG001
     """From the end of the prompt on, label and known JSON too; in F32.
 
-    Keys and values are kept in 16 bits all the same, so two ways of reading a prompt round them differently, and one near
-    tie between two words may fall either way.
+    Keys and values are kept in 16 bits all the same, so two ways of reading a prompt round them differently, and one
+    near tie between two words may fall either way.
     """
     engine = Engine(ensure(f"{load_shipped().default}-f32"))
     trie = engine.tries[Lens.AUTHOR]
