@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,20 +116,14 @@ def test_both_samplers_write_the_same_where_the_grammar_decides(texts: list[str]
 
 @pytest.mark.real
 def test_the_grammar_alone_comes_to_the_same_answer(default_model_path: Path, texts: list[str]) -> None:  # noqa: ARG001
-    """From the end of the prompt on, label and known JSON too; in F32.
-
-    Keys and values are kept in 16 bits all the same, so two ways of reading a prompt round them differently, and one
-    near tie between two words may fall either way.
-    """
+    """From the end of the prompt on, label and known JSON too; in F32, so that rounding decides nothing."""
     engine = Engine(ensure(f"{load_shipped().default}-f32"))
     trie = engine.tries[Lens.AUTHOR]
     try:
-        alike = 0
         for text in texts[:8]:
             (ours,) = engine.explain([text], Lens.AUTHOR, lambda posterior: greedy_label(posterior, trie.paths))
-            label, theirs = trie.labels[ours.label], answer_by_grammar(engine, text, Lens.AUTHOR)
-            assert json.loads(theirs)["emotion"] == label
-            alike += theirs == render_answer(label, ours.reasoning)
-        assert alike >= 7
+            assert answer_by_grammar(engine, text, Lens.AUTHOR) == render_answer(
+                trie.labels[ours.label], ours.reasoning
+            )
     finally:
         engine.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -45,16 +46,19 @@ def test_the_two_lens_adapter_was_made_by_its_configuration() -> None:
     assert public(load_config(TrainConfig, CONFIGS / "two-lens.yaml")) == told("two-lens")["config"]
 
 
-def test_the_author_adapter_is_the_mean_of_what_its_configurations_make() -> None:
-    stages = [load_config(TrainConfig, path) for path in sorted((CONFIGS / "author").glob("*.yaml"))]
-    own, comments = told("author")["average"]
+def test_the_told_adapter_is_the_mean_of_what_its_configuration_makes_and_of_the_author_adapter() -> None:
+    own, comments = told("told")["average"]
     assert (own["weight"], comments["weight"]) == (0.75, 0.25)
-    assert own["config"] == public(stages[-1])
-    as_read = TrainConfig.model_validate(comments["config"])  # with the defaults of the keys that came later
-    assert public(as_read) == public(stages[-2])
-    assert [stage.init for stage in stages] == [
-        None, *(before.run_dir / "adapter" for before in stages[:2]), None
-    ]  # fmt: skip
+    assert own["config"] == public(load_config(TrainConfig, CONFIGS / "own-texts.yaml"))
+    assert comments == {"weight": 0.25, **told("author")}
+
+
+def test_the_stages_of_the_author_adapter_follow_one_another() -> None:
+    stages = [load_config(TrainConfig, path) for path in sorted((CONFIGS / "author").glob("*.yaml"))]
+    assert stages[0].init is None
+    assert stages[-1].name == "author"
+    for before, after in itertools.pairwise(stages):
+        assert after.init == before.run_dir / "adapter"
 
 
 def test_a_key_in_the_wrong_place_is_told_where_it_belongs() -> None:

@@ -27,9 +27,9 @@ def train(config: Path, overrides: tuple[str, ...], source: Path | None, resume:
     A CONFIG of the kind encoder trains the rival, an encoder with a classification head.
 
     \b
-    emotion-lrm train models/configs/author/4-own-texts.yaml
-    emotion-lrm train models/configs/author/4-own-texts.yaml --set epochs=2 --set out=models/runs/longer
-    emotion-lrm train models/configs/author/4-own-texts.yaml --resume
+    emotion-lrm train models/configs/own-texts.yaml
+    emotion-lrm train models/configs/own-texts.yaml --set epochs=2 --set out=models/runs/longer
+    emotion-lrm train models/configs/own-texts.yaml --resume
     emotion-lrm train models/configs/encoder.yaml
     """
     from toolkit.training.config import EncoderConfig, TrainConfig
