@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,22 @@ def test_an_interruption_keeps_what_was_paid_for(source: Path, tmp_path: Path) -
     assert "Traceback" not in stderr
     with AnswerStore(tmp_path / "out" / "goemotions_cot_answers.jsonl") as store:
         assert 3 <= len(store) == len(script.bodies)
+
+
+def test_an_answer_under_way_is_kept_even_where_the_pool_lost_its_thread(tmp_path: Path) -> None:
+    def late(body: dict[str, Any]) -> Reply:
+        time.sleep(0.5)
+        return answer(body)
+
+    with serving(Script(answer=late)) as script:
+        with open_teacher(script.url, QUICK, tmp_path / "answers.jsonl") as teacher_for:
+            teacher: Any = teacher_for(None)  # type: ignore[arg-type]
+            teacher._pool.submit(teacher._answer, request_for(Ask(EXAMPLES[0]), "first", QUICK))
+            while not script.bodies:
+                time.sleep(0.01)
+            teacher._pool._threads.clear()  # as Ctrl-C between the start of a thread and its entry there does
+        with AnswerStore(tmp_path / "answers.jsonl") as store:
+            assert len(store) == len(script.bodies) == 1
 
 
 @pytest.fixture(scope="module")

@@ -125,4 +125,4 @@ def test_the_target_of_several_labels(tmp_path: Path, source: Path) -> None:
 def test_a_mistyped_key_within_a_lens_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'data\.author\.chain'") as error:
         config_of(tmp_path, {"author": {"chain": "x"}})
-    assert "'chains'" in str(error.value.hint)
+    assert "'data.author.chains'" in str(error.value.hint)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Protocol
 
 from toolkit.corpora.answers import Answer, AnswerStore
@@ -46,6 +48,7 @@ class ModelTeacher:
         self.source, self.model, self.config, self.store = source, model, config, store
         self.budget = Budget(config.max_tokens_total)
         self._pool = ThreadPoolExecutor(config.concurrency, "teacher")
+        self._asking, self._changed = 0, threading.Condition()
         self._asked: list[str] = []  # appending is safe from many threads
         self._known: list[str] = []
 
@@ -55,6 +58,8 @@ class ModelTeacher:
     def __exit__(self, *_: object) -> None:
         self.source.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        with self._changed:  # Ctrl-C in the middle of submitting leaves a thread that the pool does not wait for
+            self._changed.wait_for(lambda: not self._asking)
 
     def write_all(self, asks: Sequence[Ask]) -> Iterator[str | NoAnswer]:
         """The answers in order; see :class:`~toolkit.corpora.teachers.Teacher`."""
@@ -77,6 +82,21 @@ class ModelTeacher:
         if known is not None:
             self._known.append(request.key)
             return known
+        with self._counted():
+            return self._asked_for(request)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._changed:
+            self._asking += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._asking -= 1
+                self._changed.notify_all()
+
+    def _asked_for(self, request: Request) -> Answer:
         most = most_tokens(request)
         self.budget.reserve(most)
         spent = 0
