@@ -11,7 +11,9 @@ import pytest
 
 from toolkit.assets import asset
 from toolkit.contract.answer import find_evidence, quoted_spans
+from toolkit.contract.example import Example
 from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.corpora.gate import check
 
 KEYS = {"id", "text", "emotion", "reasoning", "reader_emotion", "reader_reasoning"}
 REASONINGS = ("reasoning", "reader_reasoning")
@@ -24,7 +26,7 @@ def read(name: str) -> list[Row]:
 
 
 REASONED = ("tiny_debug_1k.jsonl", "situations_2k.jsonl")
-LABELLED = ("situations_20k.jsonl", "situations_5k.jsonl", "irony.jsonl")
+LABELLED = ("situations_20k.jsonl", "situations_13k.jsonl", "situations_5k.jsonl", "irony.jsonl")
 
 
 @pytest.fixture(scope="module", params=REASONED)
@@ -102,6 +104,19 @@ def test_no_five_words_recur_in_many_texts(samples: list[Row]) -> None:
 def test_no_five_words_recur_in_many_reasonings(reasoned: list[Row], key: str) -> None:
     run, count = most_frequent_run(row[key] for row in reasoned)
     assert count <= len(reasoned) / 50, run
+
+
+def test_reasonings_written_later_fit_their_texts() -> None:
+    texts = {row["id"]: row for row in read("situations_20k.jsonl")}
+    rows = read("situations_reasoned.jsonl")
+    assert len({row["id"] for row in rows}) == len(rows) == 4800
+    for row in rows:
+        assert set(row) == {"id", "text", "emotion", "reasoning"}
+        assert all(row[key] == texts[row["id"]][key] for key in ("text", "emotion"))
+        assert check(Example(row["text"], (row["emotion"],)), row["reasoning"]) is None, row["id"]
+    assert min(Counter(row["emotion"] for row in rows).values()) >= 90
+    run, count = most_frequent_run(row["reasoning"] for row in rows)
+    assert count <= len(rows) / 50, run
 
 
 def test_no_text_and_no_id_is_also_one_of_those_that_evaluate(samples: list[Row], held_out: list[Row]) -> None:

@@ -122,6 +122,16 @@ def test_the_target_of_several_labels(tmp_path: Path, source: Path) -> None:
     assert target("votes", "c3") == {"gratitude": 0.5, "love": 0.5}
 
 
+def test_texts_with_reasoning_are_learned_once_more_without_some_words(tmp_path: Path, source: Path) -> None:
+    text = {"text": "At last it is over and done with!"}
+    file = written(tmp_path, SAMPLE | text, {k: v for k, v in SAMPLE.items() if "reasoning" not in k} | {"id": "x2"})
+    data = {"author": None, "samples": [{"file": file, "lenses": ["author", "reader"], "erased": True}]}
+    found = load_training(config_of(tmp_path, data), source)
+    author, reader = (sorted(e.id for e in found if e.lens is lens) for lens in Lens)
+    assert author == reader == ["x1", "x1", "x2"]
+    assert sum(e.text != text["text"] and e.id == "x1" for e in found) == 2
+
+
 def test_a_mistyped_key_within_a_lens_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'data\.author\.chain'") as error:
         config_of(tmp_path, {"author": {"chain": "x"}})

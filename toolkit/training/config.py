@@ -39,6 +39,9 @@ class SampleData(Config):
     limit: int | None = Field(None, description="take the first texts only")
     labels_only: bool = Field(False, description="learn the labels, leave the reasoning out")
     repeats: int = Field(1, ge=1)
+    erased: bool = Field(
+        False, description="learn each text with reasoning once more without some words, so that the quoted ones count"
+    )
 
 
 class DataSettings(Config):
