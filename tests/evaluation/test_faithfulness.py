@@ -10,8 +10,9 @@ import pytest
 from toolkit.contract.answer import render_answer
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.corpora.spans import kept_words, quoted_words
 from toolkit.evaluation.argued import argument_judge, fit_judge, known_chains
-from toolkit.evaluation.faithfulness import Read, erase, kept_words, measure_reasoning, moved, quoted_words
+from toolkit.evaluation.faithfulness import Read, erase, measure_reasoning, moved
 from toolkit.evaluation.metrics import Floats
 
 LABELS = load_taxonomy("goemotions").labels

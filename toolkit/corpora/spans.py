@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
+import numpy as np
+from numpy.typing import NDArray
+
 from toolkit.contract.answer import count_words
 from toolkit.contract.prompt import load_prompt
 from toolkit.corpora.yaml_assets import read_yaml
@@ -130,3 +133,15 @@ def central_span(text: str, limit: int, around: int | None = None) -> tuple[int,
             if value > best:
                 best, found = value, (start, end)
     return found
+
+
+def quoted_words(text: str, spans: Sequence[str]) -> NDArray[np.bool_]:
+    """Which words of ``text``, as white space separates them, the first occurrence of each span touches."""
+    places = [(text.index(span), text.index(span) + len(span)) for span in spans]
+    words = re.finditer(r"\S+", text)
+    return np.array([any(w.start() < end and start < w.end() for start, end in places) for w in words], dtype=bool)
+
+
+def kept_words(text: str, mask: NDArray[np.bool_]) -> str:
+    """The words of ``text`` under the mask, one space between each."""
+    return " ".join(word for word, kept in zip(re.findall(r"\S+", text), mask, strict=True) if kept)

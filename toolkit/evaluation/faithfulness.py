@@ -7,7 +7,6 @@ Both are set against runs of words of the same lengths at random places of the s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,6 +16,7 @@ import numpy as np
 from toolkit.contract.answer import find_evidence, json_schema
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.corpora.spans import kept_words, quoted_words
 from toolkit.evaluation.answers import parse_answer
 from toolkit.evaluation.argued import argument_judge
 from toolkit.evaluation.metrics import Bools, Floats, mean_interval
@@ -136,18 +136,6 @@ def _summed(without: Floats, random_without: Floats, alone: Floats, random_alone
         random_sufficiency=float(random_alone.mean()),
         sufficiency_gain=mean_interval(random_alone - alone),
     )
-
-
-def quoted_words(text: str, spans: Sequence[str]) -> Bools:
-    """Which words of ``text``, as white space separates them, the first occurrence of each span touches."""
-    places = [(text.index(span), text.index(span) + len(span)) for span in spans]
-    words = re.finditer(r"\S+", text)
-    return np.array([any(w.start() < end and start < w.end() for start, end in places) for w in words], dtype=bool)
-
-
-def kept_words(text: str, mask: Bools) -> str:
-    """The words of ``text`` under the mask, one space between each."""
-    return " ".join(word for word, kept in zip(re.findall(r"\S+", text), mask, strict=True) if kept)
 
 
 def moved(mask: Bools, chance: np.random.Generator) -> Bools:

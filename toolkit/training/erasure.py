@@ -15,7 +15,7 @@ import numpy as np
 from toolkit.contract.answer import find_evidence
 from toolkit.contract.example import Example
 from toolkit.contract.lens import Lens
-from toolkit.evaluation.faithfulness import kept_words, quoted_words
+from toolkit.corpora.spans import kept_words, quoted_words
 
 NEUTRAL = "neutral"
 QUOTED_SHARE = 1 / 3  # of the copies lack the quoted words, the others lack words around them
