@@ -19,12 +19,13 @@ CHECKPOINT = "checkpoint.pt"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after ``step`` updates: float32 adapter weights, optimizer and random state."""
+    """The state after ``step`` updates: float32 adapter weights, optimizer and random states, where dropout draws."""
 
     step: int
     masters: list[Tensor]
     optimizer: dict[str, Any]
     random_state: Tensor
+    gpu_random_state: Tensor | None = None
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:

@@ -67,11 +67,14 @@ class MasterAdamW:
                 parameter.copy_(saved)
         self.adam.load_state_dict(checkpoint.optimizer)
         torch.set_rng_state(checkpoint.random_state)
+        if checkpoint.gpu_random_state is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(checkpoint.gpu_random_state)
         return checkpoint.step
 
     def snapshot(self, step: int) -> Checkpoint:
         """Everything that a resume needs after ``step`` updates."""
-        return Checkpoint(step, self.masters, self.adam.state_dict(), torch.get_rng_state())
+        gpu = torch.cuda.get_rng_state() if self.masters[0].device.type == "cuda" else None
+        return Checkpoint(step, self.masters, self.adam.state_dict(), torch.get_rng_state(), gpu)
 
 
 @dataclass
@@ -188,7 +191,8 @@ def prepare(config: TrainConfig, examples: list[Example], dev: list[Example]) ->
 def account(trainer: Trainer) -> dict[str, float]:
     """What the run will take: counts, and memory and time from measured batches (nothing is updated).
 
-    The longest batch is among them, as it sets the peak of memory; the first warms up and is not timed.
+    Memory is the GPU's where the model is on one, else this process's. The longest batch is among the batches, as it
+    sets the peak; the first warms up and is not timed.
     """
     sample = list(itertools.islice(trainer.batches(0), 4))
     longest = max(bucketed_batches(trainer.train, trainer.config.batch_size, 0), key=lambda b: len(b[-1].tokens))
@@ -203,12 +207,14 @@ def account(trainer: Trainer) -> dict[str, float]:
             tokens += sum(len(row.tokens) for row in rows)
     trainer.model.zero_grad(set_to_none=True)
     mean = sum(len(row.tokens) for row in trainer.train) / len(trainer.train)
+    on_gpu = trainer.model.device.type == "cuda"
+    memory = torch.cuda.max_memory_allocated() if on_gpu else psutil.Process().memory_info().rss
     return {
         "examples": len(trainer.train),
         "chains": sum(row.chain for row in trainer.train),
         "tokens_per_example": round(mean, 1),
         "steps": trainer.last_step,
         "trainable_parameters": sum(p.numel() for p in trainer.parameters),
-        "memory_mb": round(psutil.Process().memory_info().rss / 1e6),
+        "memory_mb": round(memory / 1e6),
         "minutes": round(trainer.last_step * mean * trainer.config.batch_size * seconds / tokens / 60, 1),
     }
