@@ -27,6 +27,17 @@ def failure(status: int, message: str = "no", **headers: str) -> Reply:
     return status, named, json.dumps({"error": {"message": message}}).encode()
 
 
+def narrow(limit: int, answer: Callable[[dict[str, Any]], Reply]) -> Callable[[dict[str, Any]], Reply]:
+    """``answer``, but as of a llama-server with little context: it refuses a text of more than ``limit`` characters."""
+
+    def reply(body: dict[str, Any]) -> Reply:
+        if len(body["messages"][1]["content"].split("\n")[0]) <= limit + len("Text: "):
+            return answer(body)
+        return failure(400, "the request exceeds the available context size, try increasing it")
+
+    return reply
+
+
 @dataclass
 class Script:
     """What the server does and what it has seen.

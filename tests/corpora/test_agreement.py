@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -89,10 +90,16 @@ def test_without_official_splits_texts_have_the_labels_of_two_raters() -> None:
     assert [e.labels for e in agreed(RATINGS, agreements, 1)] == [("joy", "pride"), ("fear", "joy")]
 
 
-def test_votes_are_read_and_the_fuller_source_speaks(tmp_path: Path) -> None:
-    path, damage = tmp_path / "votes.tsv", Damage()
+def write_votes(path: Path, rows: list[str]) -> None:
+    content = "\n".join(["id\tn\tsampled_votes", *rows]).encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+@pytest.mark.parametrize("name", ["votes.tsv", "votes.tsv.gz"])
+def test_votes_are_read_and_the_fuller_source_speaks(tmp_path: Path, name: str) -> None:
+    path, damage = tmp_path / name, Damage()
     rows = ["a\t2\t21:2", "b\t3\t14:2,17:1", "c\t1\t99:1", "d\t1\tjoy", "e\t1\t-1:1", "f\t1\t3:0", "g\t0\t"]
-    path.write_text("\n".join(["id\tn\tsampled_votes", *rows]), encoding="utf-8")
+    write_votes(path, rows)
     votes = read_votes(path, damage)
     assert votes == {"a": Agreement({"pride": 2}, 2), "b": Agreement({"fear": 2, "joy": 1}, 3)}
     assert damage.count == 4
@@ -100,3 +107,14 @@ def test_votes_are_read_and_the_fuller_source_speaks(tmp_path: Path) -> None:
         read_votes(path)
     agreements, _ = summarize(RATINGS, CONFIG)
     assert fuller(agreements, votes) == {"a": agreements["a"], "b": votes["b"]}
+
+
+def test_min_share_is_unsafe_where_votes_keep_the_first_label_alone(tmp_path: Path) -> None:
+    ratings = [Rating("a", "So proud, so glad.", ("joy", "pride"), rater) for rater in ("1", "2", "3")]
+    write_votes(tmp_path / "votes.tsv.gz", ["a\t3\t17:3"])  # what is left of them
+    whole, reduced = summarize(ratings, CONFIG)[0], read_votes(tmp_path / "votes.tsv.gz")
+    text, config = Example("So proud, so glad.", ("pride",), id="a"), AgreementConfig(min_share=0.1)
+    assert low_agreement(whole, config)(text) is None
+    found = low_agreement(reduced, config)(text)
+    assert found is not None
+    assert found.reason == "raters disagree"

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from toolkit.contract.taxonomy import load_taxonomy
-from toolkit.corpora.agreement import read_votes
+from toolkit.corpora.agreement import VOTES, read_votes
 from toolkit.corpora.empathetic import read_empathetic
 from toolkit.corpora.goemotions import read_goemotions
 from toolkit.corpora.jsonl import read_examples
 from toolkit.corpora.ratings import read_ratings
-from toolkit.corpora.tables import Damage
+from toolkit.corpora.tables import Damage, find_file
 from toolkit.errors import DataError
 
 LABELS = load_taxonomy("goemotions").labels
@@ -29,7 +29,7 @@ READERS: dict[str, tuple[str, str, Callable[[Path], Iterable[Any]]]] = {
     "votes": (
         "goemotions/votes.tsv",
         "id\tsampled_votes\na\t17:2\nb\t25:1\n",
-        lambda d: read_votes(d / "goemotions" / "votes.tsv"),
+        lambda d: read_votes(find_file([d / "goemotions"], VOTES) or d / "goemotions" / VOTES),
     ),
     "situations": (
         "empathetic/situations_valid.tsv",
@@ -60,8 +60,13 @@ def whole(reader: str) -> bytes:
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_whole_file_gives_its_two_rows(tmp_path: Path, reader: str) -> None:
-    assert len(put(tmp_path, reader, whole(reader))()) == 2
+def test_a_whole_file_gives_its_two_rows_plain_and_packed(tmp_path: Path, reader: str) -> None:
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    for folder in (plain, packed):
+        folder.mkdir()
+    rows = put(plain, reader, whole(reader))()
+    assert len(rows) == 2
+    assert put(packed, reader, gzip.compress(whole(reader)), ".gz")() == rows
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -89,7 +94,7 @@ def test_utf16_is_named(tmp_path: Path, reader: str, encoding: str) -> None:
     assert refused.value.hint == "Save it as UTF-8."
 
 
-@pytest.mark.parametrize("reader", [name for name in READERS if name != "votes"])
+@pytest.mark.parametrize("reader", READERS)
 def test_a_cut_or_false_gzip_file_is_named(tmp_path: Path, reader: str) -> None:
     packed = gzip.compress(whole(reader) * 50)
     for content in (packed[: len(packed) // 2], whole(reader)):

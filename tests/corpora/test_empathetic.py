@@ -74,6 +74,34 @@ def test_the_archive_gives_the_same(tmp_path: Path, inside: bool) -> None:
     assert list(read_empathetic("valid", tmp_path, "utterance")) == UTTERANCES
 
 
+def test_where_a_conversations_first_row_is_damaged_the_listener_becomes_no_speaker(tmp_path: Path) -> None:
+    path, torn = tmp_path / "empatheticdialogues.tar.gz", ["c:1,1,proud", *(",".join(t) for t in TURNS[1:])]
+    archive(path, [COLUMNS, *torn])
+    damage = Damage()
+    assert list(read_empathetic("valid", tmp_path, "utterance", damage)) == UTTERANCES[1:]
+    assert damage.shown == [f"{path}, valid.csv, line 2, has 3 columns where the header has 8."]
+    assert list(read_empathetic("valid", tmp_path, damage=damage)) == SITUATIONS
+    assert damage.count == 2
+
+
+def test_a_situation_is_read_from_the_first_whole_row_that_tells_it(tmp_path: Path) -> None:
+    first = (*TURNS[0][:2], "gleeful", *TURNS[0][3:])
+    archive(tmp_path / "empatheticdialogues.tar.gz", [COLUMNS, *(",".join(t) for t in (first, *TURNS[1:]))])
+    damage = Damage()
+    assert list(read_empathetic("valid", tmp_path, damage=damage)) == SITUATIONS
+    assert damage.count == 1
+
+
+def test_where_no_turn_tells_the_speaker_the_row_is_damaged(tmp_path: Path) -> None:
+    turns = [(name, turn, *rest) for (name, _, *rest), turn in zip(TURNS, ("one", "0", "3", ""), strict=True)]
+    archive(tmp_path / "empatheticdialogues.tar.gz", [COLUMNS, *(",".join(t) for t in turns)])
+    with pytest.raises(DataError, match=r"line 2, has the utterance_idx 'one'"):
+        list(read_empathetic("valid", tmp_path, "utterance"))
+    damage = Damage()
+    assert list(read_empathetic("valid", tmp_path, "utterance", damage)) == [UTTERANCES[1]]
+    assert damage.count == 3
+
+
 @pytest.mark.parametrize(
     ("row", "cause"),
     [
@@ -92,10 +120,21 @@ def test_damaged_rows_are_named_or_counted(tmp_path: Path, row: str, cause: str)
     assert damage.count == len(damage.shown) == 1
 
 
-def test_a_row_with_a_strange_role_is_damaged(tmp_path: Path) -> None:
-    rows = ["conv_id\tutterance_idx\temotion\trole\tutterance", "c:1\t1\tproud\tboth\tHe sang."]
+@pytest.mark.parametrize(
+    ("turn", "role", "cause"),
+    [
+        ("1", "both", "the role 'both' in the speaker's turn 1"),
+        ("1", "listener", "the role 'listener' in the speaker's turn 1"),
+        ("2", "speaker", "the role 'speaker' in the listener's turn 2"),
+        ("x", "speaker", "the utterance_idx 'x'"),
+    ],
+)
+def test_a_row_whose_role_is_strange_or_belies_its_turn_is_damaged(
+    tmp_path: Path, turn: str, role: str, cause: str
+) -> None:
+    rows = ["conv_id\tutterance_idx\temotion\trole\tutterance", f"c:1\t{turn}\tproud\t{role}\tHe sang."]
     table(tmp_path, "utterances_valid.tsv.gz", rows)
-    with pytest.raises(DataError, match="the role 'both'"):
+    with pytest.raises(DataError, match=cause):
         list(read_empathetic("valid", tmp_path, "utterance"))
 
 

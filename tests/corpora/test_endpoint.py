@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from toolkit.corpora.answers import Answer
 from toolkit.corpora.ask_config import AskConfig
 from toolkit.corpora.endpoint import KEY, Endpoint, retry_after
 from toolkit.corpora.request import request_for
-from toolkit.corpora.teachers import Ask, TeacherError
+from toolkit.corpora.teachers import Ask, NoAnswer, TeacherError
 
 QUICK = AskConfig(backoff=0.01, retries=3, timeout=20)
 REQUEST = request_for(Ask(Example("Thank you for the lift.", ("gratitude",))), "m", QUICK)
@@ -96,6 +97,7 @@ def test_retry_after_is_read_in_both_its_forms() -> None:
         (failure(403), "refuses the key"),
         (failure(404), "not that model"),
         (failure(400, "sk-secret has no such model"), "refuses the request"),
+        (failure(422), "refuses the request"),
         (failure(302), "refuses the request"),
     ],
 )
@@ -107,6 +109,51 @@ def test_what_will_not_pass_is_not_tried_again(reply: Reply, message: str, monke
     assert len(script.bodies) == 1
     assert "sk-secret" not in f"{caught.value} {caught.value.hint}"
     assert script.keys == ["Bearer sk-secret"]
+
+
+def test_a_request_that_is_too_large_has_no_answer_and_is_not_tried_again() -> None:
+    script = Script(replies=[failure(413)])
+    with asking(script) as endpoint:
+        assert endpoint.ask(REQUEST) == NoAnswer("request refused")
+    assert len(script.bodies) == 1
+
+
+class SlowlyCounting(Endpoint):
+    """Takes its time between reading and writing the count, so that another thread comes between."""
+
+    @property  # type: ignore[override]
+    def retries(self) -> int:
+        count = self._count
+        time.sleep(0.1)
+        return count
+
+    @retries.setter
+    def retries(self, count: int) -> None:
+        self._count = count
+
+
+def test_no_thread_loses_the_count_of_another() -> None:
+    config = QUICK.model_copy(update={"concurrency": 4})
+    with serving(Script(replies=[failure(500)] * 4)) as script, SlowlyCounting(script.url, config) as endpoint:
+        threads = [threading.Thread(target=endpoint.ask, args=(REQUEST,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert endpoint.retries == 4
+
+
+@pytest.mark.parametrize(
+    ("url", "identity"),
+    [
+        ("http://127.0.0.1:8080/v1", "http://127.0.0.1:8080/v1"),
+        ("HTTP://LocalHost:8080/v1/", "http://localhost:8080/v1"),
+        ("https://models.example/a/v1?key=sk-secret", "https://models.example/a/v1"),
+    ],
+)
+def test_an_endpoint_is_known_by_its_address_without_what_may_be_secret(url: str, identity: str) -> None:
+    with Endpoint(url, QUICK) as endpoint:
+        assert endpoint.identity == identity
 
 
 def test_without_a_key_the_endpoint_that_wants_one_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from toolkit.corpora import page
 from toolkit.corpora.commands import data
 from toolkit.corpora.explore import AUTHOR, PAGE, READER, take_census
 from toolkit.corpora.tables import Damage
-from toolkit.errors import DataError
+from toolkit.errors import ConfigError, DataError
 
 AUTHOR_FILES = ["goemotions_author_distribution.png", "goemotions_balanced_distribution.png"]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -69,6 +70,7 @@ def test_all_pictures_and_the_page_are_written_and_the_same_twice(both: Path, tm
     summary = json.loads(result.stdout)
     assert summary["texts"] == {AUTHOR: 107, READER: 2}
     assert (summary["missing"], summary["damaged_rows"]) == ([], 1)
+    assert "1 damaged rows were passed over" in result.stderr
     pictures = {name for name in runs[0] if name.endswith(".png")}
     further = {"empathetic_reader_distribution.png", "text_length_distribution.png", "goemotions_cooccurrence.png"}
     assert pictures == {*AUTHOR_FILES, *further}
@@ -76,17 +78,40 @@ def test_all_pictures_and_the_page_are_written_and_the_same_twice(both: Path, tm
     html = runs[0][PAGE].decode()
     assert html.count("data:image/png;base64,") == len(pictures)
     assert "http" not in html.replace("http-equiv", "")
+    assert "damaged rows, the first of them" in html
+    assert "situations_train.tsv.gz, line 4, has 1 columns where the header has 3." in html
 
 
-def test_one_corpus_is_enough_and_none_is_an_expected_failure(source: Path, tmp_path: Path) -> None:
+def test_one_corpus_is_enough_and_none_is_an_expected_failure(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     result = CliRunner().invoke(data, ["explore", "--source", str(source), "--out", str(out), "--limit", "30"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["texts"] == {AUTHOR: 30}
     assert "EmpatheticDialogues, situations: no train split there" in result.stderr
     assert not (out / "empathetic_reader_distribution.png").exists()
-    with pytest.raises(DataError, match="neither corpus"):
-        CliRunner().invoke(data, ["explore", "--source", str(out)], catch_exceptions=False)
+    monkeypatch.setenv("EMOTION_LRM_CORPORA", str(out))
+    with pytest.raises(DataError, match=rf"{re.escape(str(out))} holds the train split of neither corpus"):
+        CliRunner().invoke(data, ["explore", "--out", str(out)], catch_exceptions=False)
+
+
+def test_the_cap_comes_from_the_configuration(source: Path, tmp_path: Path) -> None:
+    config, pages, pictures = tmp_path / "c.yaml", [], []
+    for cap in ("null", "5"):
+        config.write_text(f"neutral: {{cap: {cap}}}", encoding="utf-8")
+        arguments = ["explore", "--source", str(source), "--out", str(tmp_path / cap), "--config", str(config)]
+        result = CliRunner().invoke(data, arguments)
+        assert result.exit_code == 0, result.output
+        pages.append((tmp_path / cap / PAGE).read_text(encoding="utf-8"))
+        pictures.append([(tmp_path / cap / name).read_bytes() for name in AUTHOR_FILES])
+    assert "at most 10,000 of them neutral" in pages[0]
+    assert "at most 5 of them neutral" in pages[1]
+    assert pictures[0][0] == pictures[1][0]
+    assert pictures[0][1] != pictures[1][1]
+    config.write_text("neutral: {cpa: 5}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"c\.yaml has an unknown key 'neutral\.cpa'"):
+        CliRunner().invoke(data, arguments, catch_exceptions=False)
 
 
 def test_nothing_in_a_corpus_text_becomes_markup(tmp_path: Path) -> None:

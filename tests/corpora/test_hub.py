@@ -25,10 +25,12 @@ COMMENTS = [
     {"text": "Torn.", "labels": [99], "id": "h2"},
     {"text": "No.", "labels": [10], "id": "h3"},
 ]
-TURNS = [
+TURNS: list[dict[str, Any]] = [
     {"conv_id": "c:1", "utterance_idx": 1, "context": "proud", "prompt": "He sang_comma_ alone.", "speaker_idx": 7},
     {"conv_id": "c:1", "utterance_idx": 2, "context": "proud", "prompt": "He sang_comma_ alone.", "speaker_idx": 9},
     {"conv_id": "c:2", "utterance_idx": 1, "context": "lonely", "prompt": "Nobody wrote.", "speaker_idx": 9},
+    {"conv_id": "c:3", "utterance_idx": 2, "context": "sad", "prompt": "It broke.", "speaker_idx": 4},  # 1 is lost
+    {"conv_id": "c:3", "utterance_idx": None, "context": "sad", "prompt": "It broke.", "speaker_idx": 5},
 ]
 
 
@@ -108,14 +110,16 @@ def test_the_hub_gives_every_form_and_damaged_rows_are_counted(root: Path, tmp_p
         dev = read("dev", address, tmp_path)
         fetched = [path for path in asked if "/resolve/" in path]
         assert read("raw", address, tmp_path)["rows"] == [["h1", ["joy"], "3"], ["h1", [], "4"]]
-        situations = read("situations", address, tmp_path)["rows"]
-        utterances = read("utterances", address, tmp_path)["rows"]
+        situations = read("situations", address, tmp_path)
+        utterances = read("utterances", address, tmp_path)
         missing = read("test", address, tmp_path)
     assert dev == {"rows": [["h1", "Yay.", ["joy", "neutral"]], ["h3", "No.", ["disapproval"]]], "damaged": 1}
     parts = [path.partition("/simplified/")[2] for path in fetched]
     assert set(parts) == {"validation/0000.parquet", "validation/0001.parquet"}
-    assert situations == [["c:1", "He sang, alone.", ["proud"]], ["c:2", "Nobody wrote.", ["lonely"]]]
-    assert utterances == [["c:1/1", "Turn 0, said.", ["proud"]], ["c:2/1", "Turn 2, said.", ["lonely"]]]
+    told = [["c:1", "He sang, alone.", ["proud"]], ["c:2", "Nobody wrote.", ["lonely"]], ["c:3", "It broke.", ["sad"]]]
+    assert situations == {"rows": told, "damaged": 0}
+    said = [["c:1/1", "Turn 0, said.", ["proud"]], ["c:2/1", "Turn 2, said.", ["lonely"]]]
+    assert utterances == {"rows": said, "damaged": 1}
     assert "has no simplified/test" in missing["error"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,15 +17,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.corpora.misbehaving import Reply, Script, chat, failure, serving
+from tests.corpora.misbehaving import Reply, Script, chat, failure, narrow, serving
 from toolkit.base import find_base_gguf, load_base
 from toolkit.contract.example import Example
+from toolkit.contract.lens import Lens
 from toolkit.corpora.answers import Answer, AnswerStore
 from toolkit.corpora.ask_config import AskConfig
 from toolkit.corpora.commands import data
 from toolkit.corpora.cot import CotConfig, enrich, judge
 from toolkit.corpora.endpoint import KEY
 from toolkit.corpora.jsonl import read_examples
+from toolkit.corpora.knowledge import load_appraisals
 from toolkit.corpora.lexicon import Lexicon
 from toolkit.corpora.local_teacher import LocalModel
 from toolkit.corpora.open_teacher import open_teacher
@@ -45,7 +48,9 @@ def answer(body: dict[str, Any]) -> Reply:
     quote = " ".join(text.split()[:2]).rstrip(".,")
     if len(text) % 6 == 0 and body["seed"] == 0:
         return chat("I think so.")
-    reasoning = f"By saying “{quote}”, the author shows how much {text[-6:-1]} matters, a sign of {label}."
+    known = load_appraisals(Lens.AUTHOR)[label]
+    stance = known.stances[len(text) % len(known.stances)]
+    reasoning = f"By saying “{quote}” of {text[-6:-1]}, the author {stance}, a sign of {label}."
     return chat(json.dumps({"reasoning": reasoning}))
 
 
@@ -67,6 +72,75 @@ def test_nothing_is_asked_twice(endpoint: Script, tmp_path: Path) -> None:
     assert len(endpoint.bodies) == 2
     write(endpoint, tmp_path, QUICK.model_copy(update={"temperature": 0.9}))
     assert len(endpoint.bodies) == 4  # another temperature is another request
+
+
+def test_servers_that_name_their_models_alike_share_no_answers(endpoint: Script, tmp_path: Path) -> None:
+    first = write(endpoint, tmp_path)
+    with serving(Script(answer=lambda _: chat(json.dumps({"reasoning": "Another model wrote this."})))) as other:
+        assert write(other, tmp_path) == ["Another model wrote this."] * 2
+        assert len(other.bodies) == 2
+    assert write(endpoint, tmp_path) == first
+    endpoint.url += "/"
+    assert write(endpoint, tmp_path) == first
+    assert len(endpoint.bodies) == 2
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_text_that_is_refused_goes_without_and_is_asked_again_another_time(status: int, tmp_path: Path) -> None:
+    def picky(body: dict[str, Any]) -> Reply:
+        return failure(status) if "the sea" in body["messages"][1]["content"] else answer(body)
+
+    alone = QUICK.model_copy(update={"concurrency": 1})
+    with serving(Script(answer=picky)) as script:
+        for asked in (2, 3):  # the second time the first answer is known, which says that not everything is refused
+            first, second = write(script, tmp_path, alone)
+            assert isinstance(first, str)
+            assert second == NoAnswer("request refused")
+            assert len(script.bodies) == asked
+        script.answer = answer
+        assert NoAnswer("request refused") not in write(script, tmp_path, alone)
+    with AnswerStore(tmp_path / "answers.jsonl") as store:
+        assert len(store) == 2
+
+
+def test_a_run_ends_where_the_first_request_is_refused(tmp_path: Path) -> None:
+    with serving(Script(replies=[failure(400, "no such model")], answer=answer)) as script:
+        with pytest.raises(TeacherError, match="no such model"):
+            write(script, tmp_path, QUICK.model_copy(update={"concurrency": 1}))
+        assert len(script.bodies) <= 2
+
+
+def test_a_first_request_that_is_refused_waits_for_those_begun_beside_it(tmp_path: Path) -> None:
+    def late(body: dict[str, Any]) -> Reply:
+        if "the song" in body["messages"][1]["content"]:
+            return failure(400)
+        time.sleep(0.3)
+        return answer(body)
+
+    both = QUICK.model_copy(update={"concurrency": 2})
+    with serving(Script(answer=late)) as script:
+        first, second = write(script, tmp_path, both)
+        assert first == NoAnswer("request refused")
+        assert second != NoAnswer("request refused")
+    refusing = Script(answer=lambda _: failure(400))
+    with serving(refusing), pytest.raises(TeacherError, match="refuses the request"):
+        write(refusing, tmp_path, both)
+
+
+def test_texts_too_long_for_a_server_are_given_up_and_counted(
+    corpus: list[Example], lexicon: Lexicon, tmp_path: Path
+) -> None:
+    config = CotConfig(per_label=4, caps={}, opening_share=1.0, attempts=2)
+    with (
+        serving(Script(answer=narrow(36, answer))) as script,
+        open_teacher(script.url, QUICK, tmp_path / "a.jsonl") as teacher_for,
+    ):
+        chains, report = enrich(corpus, judge(corpus, lexicon, corpus), lexicon, config, teacher_for(lexicon))
+    assert len(chains) > 8
+    assert max(len(chain.text) for chain in chains) <= 36
+    assert report.given_up["request refused"] > 0
+    assert report.refused["request refused"] == 2 * report.given_up["request refused"]
+    assert report.usage["asked"] == len(script.bodies) - report.refused["request refused"]
 
 
 def test_a_damaged_last_line_costs_that_answer_only(endpoint: Script, tmp_path: Path) -> None:
@@ -154,6 +228,28 @@ def test_chains_of_a_model_pass_the_same_gate(
     assert report.usage["asked"] == len(endpoint.bodies) == report.written + sum(report.refused.values())
     assert report.usage["tokens"] == 100 * len(endpoint.bodies)
     assert all(len(r.reasoning) > 0 for r in report.refusals)
+
+
+def test_a_model_that_argues_for_another_label_is_refused(
+    corpus: list[Example], lexicon: Lexicon, tmp_path: Path
+) -> None:
+    """Whatever it is asked for and names, it describes anger."""
+
+    def angry(body: dict[str, Any]) -> Reply:
+        label = body["messages"][1]["content"].split("Emotion: ")[1].split("\n")[0]
+        quote = " ".join(body["messages"][1]["content"].removeprefix("Text: ").split()[:2]).rstrip(".,")
+        chain = f"With “{quote}” the author lashes out at somebody to blame and wants them punished, which is {label}."
+        return chat(json.dumps({"reasoning": chain}))
+
+    config = CotConfig(per_label=4, caps={}, opening_share=1.0, attempts=1)
+    with (
+        serving(Script(answer=angry)) as script,
+        open_teacher(script.url, QUICK, tmp_path / "a.jsonl") as teacher_for,
+    ):
+        judged = judge(corpus, lexicon, corpus)
+        chains, report = enrich(corpus, judged, lexicon, config, teacher_for(lexicon))
+    assert {chain.labels[0] for chain in chains} == {"anger"}
+    assert report.refused["argues for another label"] > 8
 
 
 def test_a_spent_budget_leaves_what_was_written(
@@ -254,10 +350,44 @@ def base_gguf() -> Path:
 def test_a_model_in_this_process_answers(base_gguf: Path) -> None:
     config = AskConfig(max_tokens=40, context=1024)
     with LocalModel(base_gguf, config) as local:
-        request = request_for(Ask(EXAMPLES[0]), local.name, config)
+        request = request_for(Ask(EXAMPLES[0]), local.identity, config)
         first = local.ask(request)
         assert first == local.ask(request)
+        assert isinstance(first, Answer)
         assert isinstance(read_answer(first.content), str)
         assert 100 < first.tokens < 500
-        long = request_for(Ask(Example("so " * 3000, ("gratitude",))), local.name, config)
-        assert read_answer(local.ask(long).content) == NoAnswer("empty answer")
+
+
+def ask_local(
+    model: Path, context: int, example: Example, answers: Path
+) -> tuple[list[str | NoAnswer], dict[str, int]]:
+    config = AskConfig(max_tokens=16, context=context)
+    with open_teacher(str(model), config, answers) as teacher_for:
+        teacher = teacher_for(None)  # type: ignore[arg-type]
+        return list(teacher.write_all([Ask(example)])), teacher.usage()
+
+
+def test_a_prompt_that_does_not_fit_is_not_kept_and_is_asked_where_it_fits(base_gguf: Path, tmp_path: Path) -> None:
+    long, answers = Example("so " * 400, ("gratitude",)), tmp_path / "answers.jsonl"
+    told, usage = ask_local(base_gguf, 512, long, answers)
+    assert told == [NoAnswer("prompt exceeds the context")]
+    assert (usage["asked"], usage["tokens"], answers.read_bytes()) == (0, 0, b"")
+    told, usage = ask_local(base_gguf, 1024, long, answers)
+    assert told != [NoAnswer("prompt exceeds the context")]
+    assert (usage["asked"], usage["known"]) == (1, 0)
+
+
+def test_a_model_in_a_file_is_known_by_what_it_holds(base_gguf: Path, tmp_path: Path) -> None:
+    answers, copy = tmp_path / "answers.jsonl", tmp_path / "another-name.gguf"
+    shutil.copy(base_gguf, copy)
+    first, _ = ask_local(base_gguf, 1024, EXAMPLES[0], answers)
+    again, usage = ask_local(copy, 1024, EXAMPLES[0], answers)
+    assert again == first
+    assert (usage["asked"], usage["known"]) == (0, 1)
+    other = tmp_path / "other" / base_gguf.name  # the same name, the same size, and one bit of a weight
+    other.parent.mkdir()
+    content = bytearray(copy.read_bytes())
+    content[-1] ^= 1
+    other.write_bytes(content)
+    _, usage = ask_local(other, 1024, EXAMPLES[0], answers)
+    assert (usage["asked"], usage["known"]) == (1, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from toolkit.config import load_config
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.corpora.agreement import AgreementConfig
 from toolkit.corpora.commands import data
+from toolkit.corpora.embeddings import DEFAULT_MODEL, locate
 from toolkit.corpora.jsonl import read_examples
 from toolkit.corpora.linguistic import LinguisticConfig
 from toolkit.corpora.neutral import NeutralConfig
@@ -27,9 +29,10 @@ from toolkit.errors import DataError, EmotionLRMError
 LABELS = load_taxonomy("goemotions").labels
 
 
-def add_votes(source: Path, rows: list[str]) -> None:
+def add_votes(source: Path, rows: list[str], end: str) -> None:
     header = "id\tsplit\tofficial_labels\tn_sampled_ratings\tsampled_votes\ttext"
-    (source / "goemotions" / "votes.tsv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    content = ("\n".join([header, *rows]) + "\n").encode()
+    (source / "goemotions" / f"votes.tsv{end}").write_bytes(gzip.compress(content) if end else content)
 
 
 def test_two_runs_give_the_same_bytes_and_the_report_adds_up(source: Path, tmp_path: Path) -> None:
@@ -67,8 +70,27 @@ def test_what_is_there_is_not_done_again_unless_something_changed(source: Path, 
     assert not prepare(config, source, out)[1]
 
 
-def test_votes_become_soft_targets(source: Path) -> None:
-    add_votes(source, ["pride-0-0\ttrain\t21\t2\t21:1,17:1\tx", "pride-0-1\ttrain\t21\t1\t21:zero\tx"])
+def test_an_edited_word_list_or_taxonomy_is_work_to_do_again(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out, config = tmp_path / "root", tmp_path / "out", DataConfig(linguistic=LinguisticConfig(check=False))
+    shutil.copytree(asset("prompts"), root / "prompts")
+    shutil.copytree(asset("data", "configs"), root / "data" / "configs")
+    monkeypatch.setattr("toolkit.assets._PACKAGE", root / "toolkit")
+    prepare(config, source, out)
+    rules = ["data/configs/flags.yaml", "data/configs/languages.yaml", "prompts/teacher/words.yaml"]
+    taxonomies = [path.relative_to(root).as_posix() for path in (root / "prompts" / "taxonomies").glob("*.yaml")]
+    assert len(taxonomies) == 5
+    for name in (*rules, *taxonomies):
+        assert prepare(config, source, out)[1], name
+        with (root / name).open("a", encoding="utf-8") as file:
+            file.write("# edited\n")
+        assert not prepare(config, source, out)[1], name
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_votes_become_soft_targets(source: Path, end: str) -> None:
+    add_votes(source, ["pride-0-0\ttrain\t21\t2\t21:1,17:1\tx", "pride-0-1\ttrain\t21\t1\t21:zero\tx"], end)
     examples, report = clean_training(DataConfig(), source)
     soft = {e.id: e.soft for e in examples if e.soft}
     assert soft == {"pride-0-0": {"joy": 0.25, "pride": 0.75}}
@@ -138,6 +160,20 @@ def test_flags_by_embeddings_drop_where_they_are_asked_to(source: Path, tmp_path
     examples, report = clean_training(DataConfig(embeddings=strict), source, cache=tmp_path)
     assert report.dropped["flagged as alike"] > 20
     assert report.filters["flags"].read - report.filters["flags"].dropped == len(examples) == report.kept
+
+
+def test_another_model_to_drop_by_is_work_to_do_again(source: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(locate(DEFAULT_MODEL), model)
+    strict = DataConfig(
+        embeddings=EmbeddingConfig(model=str(model), drop=("outlier",)), linguistic=LinguisticConfig(check=False)
+    )
+    prepare(strict, source, tmp_path / "out")
+    assert prepare(strict, source, tmp_path / "out")[1]
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-4] ^= 1  # the lowest bit of the last weight
+    (model / "model.safetensors").write_bytes(weights)
+    assert not prepare(strict, source, tmp_path / "out")[1]
 
 
 def test_the_switch_asks_for_packages_before_any_work(

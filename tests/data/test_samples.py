@@ -14,6 +14,7 @@ from toolkit.contract.answer import find_evidence, quoted_spans
 from toolkit.contract.example import Example
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.corpora.gate import check
+from toolkit.corpora.spans import word_lists, words_of
 
 KEYS = {"id", "text", "emotion", "reasoning", "reader_emotion", "reader_reasoning"}
 REASONINGS = ("reasoning", "reader_reasoning")
@@ -27,6 +28,11 @@ def read(name: str) -> list[Row]:
 
 REASONED = ("tiny_debug_1k.jsonl", "situations_2k.jsonl")
 LABELLED = ("situations_20k.jsonl", "situations_13k.jsonl", "situations_5k.jsonl", "irony.jsonl")
+GOLDEN = "golden.jsonl"
+HARD = (GOLDEN, "bench_300.jsonl")
+HELD_OUT = (*HARD, "situations_dev.jsonl")
+ARGUED = [*((name, key) for name in REASONED for key in REASONINGS), (GOLDEN, "reasoning")]
+KINDS = {"situation": 50, "negation": 25, "mixed": 20, "idiom": 20, "sarcasm": 20, "direct": 20, "understatement": 5}
 
 
 @pytest.fixture(scope="module", params=REASONED)
@@ -39,11 +45,6 @@ def reasoned(request: pytest.FixtureRequest) -> list[Row]:
 def samples(request: pytest.FixtureRequest) -> list[Row]:
     """Each of the files that may be learned from."""
     return read(request.param)
-
-
-@pytest.fixture(scope="module")
-def held_out() -> list[Row]:
-    return read("golden.jsonl") + read("bench_300.jsonl")
 
 
 def words(text: str) -> list[str]:
@@ -70,6 +71,26 @@ def test_every_text_and_id_is_its_own_and_has_all_keys(samples: list[Row]) -> No
     assert all(set(row) == keys and all(row.values()) for row in samples)
 
 
+def test_the_golden_texts_are_whole_and_of_every_kind_and_label() -> None:
+    rows = read(GOLDEN)
+    assert len({row["id"] for row in rows}) == len({" ".join(words(row["text"])) for row in rows}) == len(rows) == 200
+    keys = KEYS - {"reader_reasoning"} | {"kind"}
+    assert all(set(row) == keys and all(row.values()) for row in rows)
+    kinds, authors, readers = (Counter(row[key] for row in rows) for key in ("kind", "emotion", "reader_emotion"))
+    assert set(kinds) == set(KINDS)
+    assert not [kind for kind, floor in KINDS.items() if kinds[kind] < floor]
+    assert set(authors) == set(load_taxonomy("goemotions").labels)
+    assert set(readers) == set(load_taxonomy("empathetic").labels)
+    assert min(authors.values()) >= 7
+    assert min(readers.values()) >= 4
+
+
+@pytest.mark.parametrize(("name", "floor"), [("tiny_debug_1k.jsonl", 300), (GOLDEN, 60)])
+def test_many_texts_hold_a_negation(name: str, floor: int) -> None:
+    negations = word_lists().negations
+    assert sum(any(word.form in negations for word in words_of(row["text"])) for row in read(name)) >= floor
+
+
 @pytest.mark.parametrize(("key", "taxonomy"), [("emotion", "goemotions"), ("reader_emotion", "empathetic")])
 def test_every_label_stands_there_at_least_twenty_times(reasoned: list[Row], key: str, taxonomy: str) -> None:
     counts = Counter(row[key] for row in reasoned)
@@ -87,23 +108,26 @@ def test_no_label_is_missing_among_the_texts_without_reasoning(name: str) -> Non
     assert min(readers.values()) >= 10
 
 
-@pytest.mark.parametrize("key", REASONINGS)
-def test_every_quotation_is_exact_and_within_the_share(reasoned: list[Row], key: str) -> None:
-    for row in reasoned:
+@pytest.mark.parametrize(("name", "key"), ARGUED)
+def test_every_quotation_is_exact_and_within_the_share(name: str, key: str) -> None:
+    for row in read(name):
         quotes = list(dict.fromkeys(quoted_spans(row[key])))
         assert quotes, row["id"]
         assert list(find_evidence(row["text"], row[key])) == quotes, row["id"]
 
 
-def test_no_five_words_recur_in_many_texts(samples: list[Row]) -> None:
-    run, count = most_frequent_run(row["text"] for row in samples)
-    assert count <= len(samples) / 100, run
+@pytest.mark.parametrize("name", [*REASONED, *LABELLED, GOLDEN])
+def test_no_five_words_recur_in_many_texts(name: str) -> None:
+    rows = read(name)
+    run, count = most_frequent_run(row["text"] for row in rows)
+    assert count <= len(rows) / 100, run
 
 
-@pytest.mark.parametrize("key", REASONINGS)
-def test_no_five_words_recur_in_many_reasonings(reasoned: list[Row], key: str) -> None:
-    run, count = most_frequent_run(row[key] for row in reasoned)
-    assert count <= len(reasoned) / 50, run
+@pytest.mark.parametrize(("name", "key"), ARGUED)
+def test_no_five_words_recur_in_many_reasonings(name: str, key: str) -> None:
+    rows = read(name)
+    run, count = most_frequent_run(row[key] for row in rows)
+    assert count <= len(rows) / 50, run
 
 
 def test_reasonings_written_later_fit_their_texts() -> None:
@@ -119,24 +143,51 @@ def test_reasonings_written_later_fit_their_texts() -> None:
     assert count <= len(rows) / 50, run
 
 
-def test_no_text_and_no_id_is_also_one_of_those_that_evaluate(samples: list[Row], held_out: list[Row]) -> None:
+@pytest.mark.parametrize("name", HELD_OUT)
+def test_no_text_and_no_id_is_also_one_of_those_that_evaluate(samples: list[Row], name: str) -> None:
+    held_out = read(name)
     assert not {row["id"] for row in samples} & {row["id"] for row in held_out}
     assert not {" ".join(words(r["text"])) for r in samples} & {" ".join(words(r["text"])) for r in held_out}
 
 
+@pytest.mark.parametrize("name", HELD_OUT)
+def test_no_configuration_names_a_file_that_is_held_out(name: str) -> None:
+    texts = {
+        path.name: path.read_text(encoding="utf-8")
+        for folder in ("data", "models")
+        for path in asset(folder, "configs").rglob("*.yaml")
+    }
+    assert {"goemotions.yaml", "own-texts.yaml"} <= set(texts)
+    assert not [file for file, text in texts.items() if name in text]
+
+
+@pytest.mark.parametrize("name", HARD)
 def test_texts_that_train_and_texts_that_evaluate_share_hardly_any_words_in_a_row(
-    samples: list[Row], held_out: list[Row]
+    samples: list[Row], name: str
 ) -> None:
     def runs(rows: list[Row]) -> set[tuple[str, ...]]:
         split = [words(row["text"]) for row in rows]
         return {tuple(forms[i : i + 7]) for forms in split for i in range(len(forms) - 6)}
 
-    assert not runs(samples) & runs(held_out)
+    assert not runs(samples) & runs(read(name))
 
 
 def test_no_text_stands_in_two_files() -> None:
-    every = [" ".join(words(row["text"])) for name in REASONED + LABELLED for row in read(name)]
+    every = [
+        " ".join(words(row["text"])) or row["text"] for name in REASONED + LABELLED + HELD_OUT for row in read(name)
+    ]
     assert len(set(every)) == len(every)
+
+
+def test_the_page_on_the_samples_names_every_file_with_its_texts_and_every_key_and_kind() -> None:
+    page = asset("data", "samples", "README.md").read_text(encoding="utf-8")
+    told = {
+        name: int(count.replace(",", "")) for name, count in re.findall(r"^\| `(\w+\.jsonl)` \| ([\d,]+) ", page, re.M)
+    }
+    assert told == {path.name: len(read(path.name)) for path in asset("data", "samples").glob("*.jsonl")}
+    keys = KEYS | {"kind"}
+    assert set(re.findall(r"^\| `(\w+)` ", page, re.M)) == keys
+    assert not [name for name in KINDS if f"`{name}`" not in page]
 
 
 def test_registers_and_lengths_vary(reasoned: list[Row]) -> None:

@@ -20,7 +20,7 @@ class Answer:
 
 
 class AnswerStore:
-    """The answers in one file by the keys of their requests.
+    """The answers in one file by the keys of their requests and of whoever was asked.
 
     A line that is damaged, as the last one may be after a crash, counts as not there. Used as a context; many threads
     may read and add.

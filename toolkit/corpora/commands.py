@@ -64,27 +64,30 @@ def prepare(source: Path | None, out: Path, config: Path | None, limit: int | No
     report, before = write_clean(settings, source, out, limit, say)
     done = f"already in {out}" if before else f"written to {out}"
     click.echo(f"{report['kept']:,} of {report['read']:,} rows kept; {done}.", err=True)
-    if report["damaged_rows"]["count"]:
-        click.echo(f"{report['damaged_rows']['count']:,} damaged rows were passed over.", err=True)
+    _say_damage(report["damaged_rows"]["count"])
     flags = {name: found["count"] for name, found in report["flags"].items()}
     _print({**{name: report[name] for name in ("read", "kept", "dropped", "parts")}, "flags": flags})
 
 
 @data.command()
 @_shared
-def explore(source: Path | None, out: Path, config: Path | None, limit: int | None) -> None:  # noqa: ARG001
+def explore(source: Path | None, out: Path, config: Path | None, limit: int | None) -> None:
     """Draw what the corpora hold.
 
     Writes goemotions_author_distribution.png, goemotions_balanced_distribution.png, goemotions_cooccurrence.png,
     empathetic_reader_distribution.png, text_length_distribution.png, and all of them in explore.html, for the corpora
-    that are there. Needs matplotlib: pip install ".[data]".
+    that are there. Of the configuration it reads neutral.cap for the balanced picture, where null means 10,000. Needs
+    matplotlib: pip install ".[data]".
     """
+    from toolkit.corpora.explore import CAP
     from toolkit.corpora.explore import explore as draw
 
-    result = draw(source, out, limit)
+    cap = _settings(config).neutral.cap
+    result = draw(source, out, limit, CAP if cap is None else cap)
     for name in result["missing"]:
         click.echo(f"{name}: no train split there, left out.", err=True)
     click.echo(f"{len(result['written'])} files written to {out}.", err=True)
+    _say_damage(result["damaged_rows"])
     _print(result)
 
 
@@ -115,8 +118,9 @@ def cot(
     """Write reasoning for labelled texts: a teacher writes, one gate judges.
 
     For clean GoEmotions comments, or with --lens reader for EmpatheticDialogues situations, writes
-    goemotions_cot_train.jsonl, goemotions_cot_val.jsonl, goemotions_cot_report.json, which counts every rejection, and
-    goemotions_cot_refused.jsonl with the chains that the gate refused (empathetic_ in place of goemotions_).
+    goemotions_cot_train.jsonl, goemotions_cot_val.jsonl, goemotions_cot_report.json, which counts every rejection and
+    what cleaning did, and goemotions_cot_refused.jsonl with the chains that the gate refused (empathetic_ in place of
+    goemotions_).
 
     The key of an endpoint is read from EMOTION_LRM_TEACHER_KEY and nowhere else. What a model answered is kept in
     goemotions_cot_answers.jsonl, so that nothing is asked twice: after an interruption the same command goes on.
@@ -131,6 +135,7 @@ def cot(
     from toolkit.contract.lens import Lens
     from toolkit.corpora.chain_texts import NON_COMMERCIAL, load_samples, load_texts
     from toolkit.corpora.open_teacher import open_teacher
+    from toolkit.corpora.prepared import CACHE
     from toolkit.corpora.reasoning import as_markdown, write_reasoning
 
     out, which = shared["out"], Lens(lens)
@@ -140,11 +145,15 @@ def cot(
     ask = settings.cot.ask.model_copy(update={key: value for key, value in asked.items() if value is not None})
     answers = out / f"{f'samples_{lens}' if samples else name}_cot_answers.jsonl"
     with open_teacher(teacher, ask, answers) as teacher_for:
-        limit = shared["limit"]
-        texts = load_samples(which, limit) if samples else load_texts(which, settings, shared["source"], limit)
+        limit, cleaning = shared["limit"], None
+        if samples:
+            texts = load_samples(which, limit)
+        else:
+            texts, cleaning = load_texts(which, settings, shared["source"], limit, out / CACHE)
+            _say_damage(cleaning.damage.count)
         click.echo(f"{len(texts.train):,} texts; writing chains.", err=True)
         notes = [NON_COMMERCIAL] if texts.name == "empathetic" else []
-        result = write_reasoning(texts, out, settings.cot, teacher_for, notes)
+        result = write_reasoning(texts, out, settings.cot, teacher_for, notes, cleaning)
     for line in [*notes, *(report.stopped for _, report in result.values() if report.stopped)]:
         click.echo(line, err=True)
     if show:
@@ -170,6 +179,11 @@ def _require_sklearn(work: str) -> None:
         raise EmotionLRMError(
             f"{work} needs the package scikit-learn.", 'Install it with: pip install ".[data]"'
         ) from None
+
+
+def _say_damage(count: int) -> None:
+    if count:
+        click.echo(f"{count:,} damaged rows were passed over.", err=True)
 
 
 def _print(result: dict[str, Any]) -> None:

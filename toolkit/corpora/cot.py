@@ -14,14 +14,16 @@ from pydantic import Field
 from toolkit.config import Config
 from toolkit.contract.example import Example
 from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.corpora.argument import judge_argument
 from toolkit.corpora.ask_config import AskConfig
-from toolkit.corpora.gate import DISAGREES, Judgement, PhrasingCap, check, five_words, outside_quotes
+from toolkit.corpora.gate import Judgement, PhrasingCap, base_rates, check, five_words, outside_quotes
 from toolkit.corpora.knowledge import load_appraisals
 from toolkit.corpora.lexicon import FoldedLexicon, Lexicon, fit
 from toolkit.corpora.teacher import TemplateTeacher
 from toolkit.corpora.teachers import Ask, BudgetSpentError, NoAnswer, Teacher
 
 Reader = Lexicon | FoldedLexicon
+_DISAGREES = "the judge disagrees"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +145,7 @@ def write_chains(
 
 def judge(examples: Sequence[Example], reader: Reader, train: Sequence[Example]) -> list[Judgement]:
     """What ``reader``, fitted on ``train`` and blind to each text in ``examples``, thinks of them."""
-    counts = Counter(label for e in train for label in e.labels)
-    rates = {label: max(counts[label], 1) / len(train) for label in reader.labels}
+    rates = base_rates(train, reader.labels)
     rows = reader.probabilities([e.text for e in examples])
     return [Judgement(dict(zip(reader.labels, row.tolist(), strict=True)), rates) for row in rows]
 
@@ -214,7 +215,7 @@ class _Writing:
         for row in rows:
             example, judgement = _argue_for(self.examples[row], label), self.judged[row]
             if not judgement.supports(label, self.config.judge_floor, top):
-                self.report.given_up[DISAGREES] += 1
+                self.report.given_up[_DISAGREES] += 1
             elif not self.scout.is_weak(example) or self._worthwhile(label, judgement, top):
                 yield Ask(example, 0, _rival(example, judgement.probabilities, self.config.rival_ratio)), judgement
 
@@ -252,7 +253,8 @@ class _Writing:
                 break
 
     def _refusal(self, example: Example, reasoning: str) -> str | None:
-        return check(example, reasoning) or self.cap.check(reasoning)
+        argued = judge_argument(reasoning, example.lens)
+        return check(example, reasoning, argued) or self.cap.check(reasoning)
 
 
 def _rival(example: Example, probabilities: Mapping[str, float], ratio: float) -> str | None:

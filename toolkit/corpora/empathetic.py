@@ -1,7 +1,8 @@
 """EmpatheticDialogues (Rashkin et al., ACL 2019) as examples of the reader lens, from tables, the archive or the hub.
 
 A label is the feeling that the speaker set out to convey, given before the situation was written. A listener's
-utterance conveys no such feeling, so utterances are the speaker's alone.
+utterance conveys no such feeling, so utterances are the speaker's alone: the odd turns, for the speaker begins and the
+two take turns.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _COLUMNS = {
     "situation": ("conv_id", "emotion", "situation"),
     "utterance": ("conv_id", "utterance_idx", "emotion", "role", "utterance"),
 }
-_ARCHIVE_COLUMNS = ("conv_id", "utterance_idx", "context", "prompt", "speaker_idx", "utterance")
+_ARCHIVE_COLUMNS = ("conv_id", "utterance_idx", "context", "prompt", "utterance")
+_ROLES = {True: "speaker", False: "listener"}
 _Row = tuple[str, Mapping[str, Any]]
 
 
@@ -78,34 +80,44 @@ def _from_table(path: Path, unit: Unit, damage: Damage | None) -> Iterator[Examp
     for where, row in read_table(path, _COLUMNS[unit], damage):
         if unit == "situation":
             example = _example(where, row["situation"], row["emotion"], row["conv_id"], damage)
-        elif row["role"] == "speaker":
-            name = f"{row['conv_id']}/{row['utterance_idx']}"
-            example = _example(where, row["utterance"], row["emotion"], name, damage)
-        elif row["role"] == "listener":
-            continue
         else:
-            refuse(f"{where}, has the role {row['role']!r}, which is neither speaker nor listener.", damage)
-            continue
+            example = None
+            speaks = _is_speaker(where, row["utterance_idx"], damage)
+            if speaks is not None and row["role"] != _ROLES[speaks]:
+                turn = f"the {_ROLES[speaks]}'s turn {row['utterance_idx']}"
+                refuse(f"{where}, has the role {row['role']!r} in {turn}.", damage)
+            elif speaks:
+                name = f"{row['conv_id']}/{row['utterance_idx']}"
+                example = _example(where, row["utterance"], row["emotion"], name, damage)
         if example is not None:
             yield example
 
 
 def _from_turns(turns: Iterable[_Row], unit: Unit, damage: Damage | None) -> Iterator[Example]:
-    """Examples from rows of one turn each; a conversation's rows follow each other, its speaker's first."""
-    current: tuple[str, str] | None = None
+    """Examples from rows of one turn each; a conversation's rows follow each other, and each holds its situation."""
+    told: str | None = None
     for where, row in turns:
-        opens = current is None or row["conv_id"] != current[0]
-        if opens:
-            current = (row["conv_id"], str(row["speaker_idx"]))
-        if unit == "situation" and opens:
+        example = None
+        if unit == "situation" and row["conv_id"] != told:
             example = _example(where, _unescape(row["prompt"]), row["context"], row["conv_id"], damage)
-        elif unit == "utterance" and current is not None and str(row["speaker_idx"]) == current[1]:
+        elif unit == "utterance" and _is_speaker(where, row["utterance_idx"], damage):
             name = f"{row['conv_id']}/{row['utterance_idx']}"
             example = _example(where, _unescape(row["utterance"]), row["context"], name, damage)
-        else:
-            continue
         if example is not None:
+            told = row["conv_id"]
             yield example
+
+
+def _is_speaker(where: str, turn: Any, damage: Damage | None) -> bool | None:
+    """Whether the turn of this number is the speaker's; None, and counted as damage, where that cannot be known."""
+    try:
+        number = int(turn)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1:
+        refuse(f"{where}, has the utterance_idx {turn!r}, which tells no turn of the speaker or the listener.", damage)
+        return None
+    return number % 2 == 1
 
 
 def _archive_turns(path: Path, split: str, damage: Damage | None) -> Iterator[_Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import threading
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -13,7 +14,7 @@ from toolkit.corpora.answers import Answer
 from toolkit.corpora.ask_config import AskConfig
 from toolkit.corpora.pace import Pace
 from toolkit.corpora.request import Request, most_tokens
-from toolkit.corpora.teachers import TeacherError
+from toolkit.corpora.teachers import REFUSED, NoAnswer, RefusedError, TeacherError
 from toolkit.errors import EmotionLRMError
 
 KEY = "EMOTION_LRM_TEACHER_KEY"
@@ -52,9 +53,11 @@ class Endpoint:
         self.config = config
         self.pace = Pace(config.per_minute)
         self.retries = 0
+        self._counting = threading.Lock()
         self._key = os.environ.get(KEY, "").strip()
         self._base = _checked(url)
         self.name = f"{self._base.host}:{self._base.port}" if self._base.port else self._base.host
+        self.identity = f"{self._base.scheme}://{self.name}{self._base.path}"
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limits = httpx.Limits(max_connections=config.concurrency)
         self._client = httpx.Client(headers=headers, timeout=config.timeout, limits=limits)
@@ -88,11 +91,14 @@ class Endpoint:
         except (ValueError, KeyError, IndexError, TypeError):
             return None
 
-    def ask(self, request: Request) -> Answer:
+    def ask(self, request: Request) -> Answer | NoAnswer:
         """The answer to ``request``, after as many attempts as it takes and the configuration allows.
 
+        There is none where the endpoint says that the request is too large.
+
         Raises:
-            TeacherError: where the endpoint refuses, keeps failing, or was told to stop.
+            RefusedError: where the endpoint refuses the request, which may be for its text.
+            TeacherError: where it refuses the key, keeps failing, or was told to stop.
         """
         for attempt in range(self.config.retries + 1):
             self.pace.wait()
@@ -106,17 +112,20 @@ class Endpoint:
                         f"The endpoint {self.name} keeps failing: {failure}.",
                         "Run the same command again later; answers are kept.",
                     ) from None
-                self.retries += 1
+                with self._counting:
+                    self.retries += 1
                 self._back_off(attempt, failure.wait)
         raise TeacherError("Asking was stopped.", "Run the same command again to go on; answers are kept.")
 
-    def _send(self, request: Request) -> Answer:
+    def _send(self, request: Request) -> Answer | NoAnswer:
         try:
             response = self._client.post(f"{self._base}/chat/completions", json=request.body())
         except httpx.TimeoutException:
             raise Passing(f"no answer within {self.config.timeout:g} s") from None
         except httpx.HTTPError as error:
             raise Passing(f"the connection broke ({type(error).__name__})") from None
+        if response.status_code == 413:
+            return REFUSED
         self._check(response)
         try:
             return _read(response.json(), request)
@@ -136,7 +145,8 @@ class Endpoint:
                 "Check --teacher, which mostly ends in /v1, and --teacher-model.",
             )
         said = _message(response).replace(self._key or "\0", "***")
-        raise TeacherError(
+        kind = RefusedError if status in (400, 422) else TeacherError  # what servers send where a prompt is too long
+        raise kind(
             f"The endpoint {self.name} refuses the request (status {status}{said}).",
             "Check the model and the keys under cot.ask in the configuration.",
         )

@@ -89,8 +89,13 @@ def take_census(examples: Iterable[Example], taxonomy: str, damage: Damage) -> C
     return census
 
 
-def explore(source: Path | None, out: Path, limit: int | None = None) -> dict[str, Any]:
+def explore(source: Path | None, out: Path, limit: int | None = None, cap: int = CAP) -> dict[str, Any]:
     """Draw the pictures and the page ``explore.html`` of the train splits that are there into ``out``.
+
+    Args:
+        source: the corpora folder; None takes ``EMOTION_LRM_CORPORA`` or the hub.
+        limit: read only this many rows of each corpus.
+        cap: the most neutral texts in the picture of the balanced labels.
 
     Returns:
         the texts of each corpus, the files written, and what was missing.
@@ -99,10 +104,11 @@ def explore(source: Path | None, out: Path, limit: int | None = None) -> dict[st
         DataError: where neither corpus is there.
     """
     figures.require_matplotlib()
-    author, reader = _read_both(source, limit)
+    folder = resolve_source(source)
+    author, reader = _read_both(folder, limit)
     if author is None and reader is None:
-        raise DataError(f"{source} holds the train split of neither corpus.", "Check --source or EMOTION_LRM_CORPORA.")
-    drawn = dict(_draw(author, reader))
+        raise DataError(f"{folder} holds the train split of neither corpus.", "Check --source or EMOTION_LRM_CORPORA.")
+    drawn = dict(_draw(author, reader, cap))
     for name, (png, _) in drawn.items():
         with replacing(out / name) as temporary:
             temporary.write_bytes(png)
@@ -116,24 +122,22 @@ def explore(source: Path | None, out: Path, limit: int | None = None) -> dict[st
     }
 
 
-def _read_both(source: Path | None, limit: int | None) -> tuple[Census | None, Census | None]:
-    folder = resolve_source(source)
-
+def _read_both(folder: Path | None, limit: int | None) -> tuple[Census | None, Census | None]:
     def read(there: object, reader: Callable[[Damage], Iterable[Example]], taxonomy: str) -> Census | None:
         damage = Damage()
         return take_census(islice(reader(damage), limit), taxonomy, damage) if folder is None or there else None
 
     return (
-        read(folder and find_split(folder, "train"), lambda d: read_goemotions("train", source, d), "goemotions"),
+        read(folder and find_split(folder, "train"), lambda d: read_goemotions("train", folder, d), "goemotions"),
         read(
             folder and find_empathetic(folder, "train"),
-            lambda d: read_empathetic("train", source, damage=d),
+            lambda d: read_empathetic("train", folder, damage=d),
             "empathetic",
         ),
     )
 
 
-def _draw(author: Census | None, reader: Census | None) -> Iterable[tuple[str, tuple[bytes, str]]]:
+def _draw(author: Census | None, reader: Census | None, cap: int) -> Iterable[tuple[str, tuple[bytes, str]]]:
     """Each picture's name, bytes and the words under it."""
     if author:
         yield (
@@ -144,12 +148,13 @@ def _draw(author: Census | None, reader: Census | None) -> Iterable[tuple[str, t
             ),
         )
         bars = figures.label_bars(
-            author.shared(CAP),
-            f"GoEmotions train: the ten shared labels, neutral capped at {CAP:,}",
+            author.shared(cap),
+            f"GoEmotions train: the ten shared labels, neutral capped at {cap:,}",
             author.shared(),
             ("before the cap", "after the cap"),
         )
-        yield BALANCED_PNG, (bars, "Comments with exactly one label. One row is an agreed text, not one rater's row.")
+        words = f"Comments with exactly one label, at most {cap:,} of them neutral. One row is an agreed text, not one "
+        yield BALANCED_PNG, (bars, f"{words}rater's row.")
         yield (
             TOGETHER_PNG,
             (
@@ -197,4 +202,6 @@ def _parts(author: Census | None, reader: Census | None, drawn: dict[str, tuple[
         if census
     ]
     header = ("corpus, train split", "texts", "labels", "labels a text", "damaged rows passed over")
-    return [page.table(header, rows), *parts]
+    causes = [(cause,) for census in (author, reader) if census for cause in census.damage.shown]
+    damaged = [page.table(("damaged rows, the first of them",), causes)] if causes else []
+    return [page.table(header, rows), *damaged, *parts]

@@ -7,27 +7,37 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 
 from toolkit.contract.answer import count_words, find_evidence, quoted_spans
 from toolkit.contract.example import Example
 from toolkit.contract.prompt import load_prompt
 from toolkit.corpora.knowledge import load_appraisals
-from toolkit.corpora.spans import allowance
+from toolkit.corpora.spans import allowance, says_nothing, tears_word, words_of
 from toolkit.corpora.yaml_assets import read_yaml
 
 MIN_WORDS, MAX_WORDS = 10, 40
-DISAGREES = "the judge disagrees"
+MAX_COPIED = 7
 _LEAKS = re.compile(
     r"\b(labels?|labell?ed|prompt|instructions?|json|dataset|annotat\w*|raters?|gold|template|classif\w*|taxonomy"
     r"|language model|as an ai|i cannot|i can't)\b",
     re.IGNORECASE,
 )
-_SET_ASIDE = re.compile(r"\b(?:than|rather than|not|instead of)(?: to| of)?$")
+_ASIDE = (  # what sets the label after it aside, directly or over a few small words
+    r"not|\w+n['’]t|cannot|no|none|nobody|nothing|never|neither|nor|hardly|scarcely|barely|instead|far from|free of"
+    r"|anything but|absence|lack|lacks|lacking|though some|(?<!not )without"
+    r"|(?<!other )(?<!less )(?<!for more )than"
+)
+_BETWEEN = (
+    r"to|of|from|a|an|the|any|some|all|be|been|in|into|it|this|that|as|at|for|with|out|really|quite|exactly|much|mere"
+    r"|would|should|could|can|will|read|call|called|mean|express|show|speak|feel|feeling|sense|sign|trace|hint|word"
+)
+_SET_ASIDE = re.compile(rf"\b(?:{_ASIDE})(?: (?:{_BETWEEN}))*$")
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What an independent judge that has not seen the text thinks of it.
+    """What a judge thinks of a text or of an argument that it has not seen.
 
     Attributes:
         probabilities: per label, each from 0 to 1.
@@ -38,31 +48,34 @@ class Judgement:
     base_rates: Mapping[str, float]
 
     def supports(self, label: str, floor: float, top: int) -> bool:
-        """Whether ``label`` is probable in itself, or among the ``top`` labels that the text makes likelier."""
+        """Whether ``label`` is probable in itself, or among the ``top`` labels that the words make likelier."""
         if self.probabilities[label] >= max(floor, self.base_rates[label]):
             return True
         own = self.probabilities[label] / self.base_rates[label]
         return sum(p / self.base_rates[other] > own for other, p in self.probabilities.items()) < top
 
 
+def base_rates(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, float]:
+    """How often each label occurs in ``examples``; for one that does not, as though it stood there once."""
+    counts = Counter(label for e in examples for label in e.labels)
+    return {label: max(counts[label], 1) / len(examples) for label in labels}
+
+
 def check(
-    example: Example, reasoning: str, judgement: Judgement | None = None, floor: float = 0.1, top: int = 3
+    example: Example, reasoning: str, argued: Judgement | None = None, floor: float = 0.1, top: int = 5
 ) -> str | None:
     """Why ``reasoning`` may not stand for ``example``, or None where it may.
 
     Args:
-        judgement: without one, no judge is asked.
+        argued: what a judge that reads the argument alone thinks it argues for; without one, no judge is asked.
         floor: the argued label needs this probability and its base rate ...
-        top: ... or a place among this many labels whose probability the text raises most.
+        top: ... or a place among this many labels whose probability the argument raises most.
     """
-    if judgement is not None and not judgement.supports(example.labels[0], floor, top):
-        return DISAGREES
-    return (
-        _form(reasoning)
-        or _quotation(example.text, reasoning)
-        or _conclusion(example, outside_quotes(reasoning))
-        or _wording(outside_quotes(reasoning))
-    )
+    prose = outside_quotes(reasoning)
+    reason = _form(reasoning) or _quotation(example.text, reasoning) or _conclusion(example, prose) or _wording(prose)
+    if reason is None and argued is not None and not argued.supports(example.labels[0], floor, top):
+        return "argues for another label"
+    return reason
 
 
 class PhrasingCap:
@@ -123,25 +136,40 @@ def _quotation(text: str, reasoning: str) -> str | None:
         return "nothing quoted" if allowed else None
     if any(span not in text for span in spans):
         return "quote not in the text"
+    if any(tears_word(text, span) for span in spans):
+        return "quote tears a word"
+    if any(says_nothing(span) for span in spans):
+        return "quote says nothing"
     total = sum(count_words(span) for span in spans)
     if total > allowed or len(find_evidence(text, reasoning)) < len(spans):
         return "too much quoted"
-    return None
+    return "copied without quotes" if _copies(text, outside_quotes(reasoning)) else None
+
+
+def _copies(text: str, prose: str) -> bool:
+    """Whether more than :data:`MAX_COPIED` words in a row, or all of a shorter text, stand outside the quotes."""
+    words = [w.form for w in words_of(text)]
+    length = max(3, min(MAX_COPIED + 1, len(words)))
+    copied = [_runs([w.form for w in words_of(piece)], length) for piece in prose.split(load_prompt().open_quote)]
+    return not _runs(words, length).isdisjoint(chain.from_iterable(copied))
 
 
 def _conclusion(example: Example, prose: str) -> str | None:
-    """The argued label must be named once or twice, and no other except to set it aside."""
-    own, lowered = 0, prose.lower()
+    """The argued label must be named once or twice and not only be set aside; another label must be."""
+    aside, lowered = [], prose.lower()  # of the argued label's mentions, which set it aside
     for label, appraisal in load_appraisals(example.lens).items():
         names = "|".join(re.escape(name) for name in appraisal.names)
         for match in re.finditer(rf"\b(?:{names})\b", lowered):
+            denied = bool(_SET_ASIDE.search(lowered[: match.start()].rstrip()))
             if label == example.labels[0]:
-                own += 1
-            elif not _SET_ASIDE.search(lowered[: match.start()].rstrip()):
+                aside.append(denied)
+            elif not denied:
                 return "another label concluded"
-    if not own:
+    if not aside:
         return "label not named"
-    return "label named too often" if own > 2 else None
+    if all(aside):
+        return "argued label set aside"
+    return "label named too often" if len(aside) > 2 else None
 
 
 def _wording(prose: str) -> str | None:

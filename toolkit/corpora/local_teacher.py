@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from convert.errors import ConvertError
+from convert.files import sha256_of
 from convert.header import check_header
 from toolkit.corpora.answers import Answer
 from toolkit.corpora.ask_config import AskConfig
 from toolkit.corpora.request import Request, request_texts
-from toolkit.corpora.teachers import TeacherError
+from toolkit.corpora.teachers import NoAnswer, TeacherError
 
+TOO_LONG = NoAnswer("prompt exceeds the context")
 PREFILL = '{"reasoning": "'
 
 
@@ -40,7 +42,7 @@ class LocalModel:
             raise TeacherError(f"llama.cpp cannot load {path}.", "Check that the file is a whole chat model.") from None
         self._before, self._after = self._frame(path)
         self._context = config.context
-        self.name = f"{path.name}, {path.stat().st_size} bytes"
+        self.identity = sha256_of(path)
 
     def __enter__(self) -> LocalModel:
         return self
@@ -51,12 +53,12 @@ class LocalModel:
     def stop(self) -> None:
         """Nothing to stop: there is one request at a time."""
 
-    def ask(self, request: Request) -> Answer:
-        """The answer to ``request``, the JSON around the reasoning being given."""
+    def ask(self, request: Request) -> Answer | NoAnswer:
+        """The answer to ``request``, the JSON around the reasoning being given; none where both may not fit."""
         tokens = self._encode(self._before.format(system=request.system), True) + self._encode(request.user, False)
         tokens += self._encode(self._after, True) + self._encode(PREFILL, False)
         if len(tokens) + request.max_tokens > self._context:
-            return Answer("", 0)
+            return TOO_LONG
         self._model.reset()
         result = self._model.create_completion(
             tokens, max_tokens=request.max_tokens, temperature=request.temperature, seed=request.seed, stop=['"', "\n"]

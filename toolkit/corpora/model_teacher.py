@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from toolkit.corpora.answers import Answer, AnswerStore
 from toolkit.corpora.ask_config import AskConfig
 from toolkit.corpora.pace import Budget
 from toolkit.corpora.request import Request, most_tokens, read_answer, request_for
-from toolkit.corpora.teachers import Ask, NoAnswer
+from toolkit.corpora.teachers import REFUSED, Ask, NoAnswer, RefusedError
 
 
 class Source(Protocol):
@@ -20,12 +21,19 @@ class Source(Protocol):
 
     Attributes:
         retries: how many requests were sent anew.
+        identity: tells it from others that have a model of the same name: its address, or the hash of its file.
     """
 
     retries: int
+    identity: str
 
-    def ask(self, request: Request) -> Answer:
-        """The answer to ``request``."""
+    def ask(self, request: Request) -> Answer | NoAnswer:
+        """The answer to ``request``, or why it cannot be asked.
+
+        Raises:
+            RefusedError: where the request is refused, and perhaps every other would be.
+            TeacherError: where no request would be answered.
+        """
         ...
 
     def stop(self) -> None:
@@ -51,6 +59,7 @@ class ModelTeacher:
         self._asking, self._changed = 0, threading.Condition()
         self._asked: list[str] = []  # appending is safe from many threads
         self._known: list[str] = []
+        self._answers = False  # whether it has ever answered, in this run or for the store
 
     def __enter__(self) -> ModelTeacher:
         return self
@@ -62,12 +71,15 @@ class ModelTeacher:
             self._changed.wait_for(lambda: not self._asking)
 
     def write_all(self, asks: Sequence[Ask]) -> Iterator[str | NoAnswer]:
-        """The answers in order; see :class:`~toolkit.corpora.teachers.Teacher`."""
+        """The answers in order; see :class:`~toolkit.corpora.teachers.Teacher`.
+
+        A text whose request is refused goes without; the run ends only where the first is, and those begun beside it.
+        """
         requests = [request_for(ask, self.model, self.config) for ask in asks]
         futures = [self._pool.submit(self._answer, request) for request in requests]
         try:
             for future in futures:
-                yield read_answer(future.result().content)
+                yield self._read(future, futures[: self.config.concurrency])
         finally:
             for future in futures:
                 future.cancel()
@@ -77,13 +89,27 @@ class ModelTeacher:
         counts = {"asked": len(self._asked), "retried": self.source.retries, "known": len(self._known)}
         return counts | {"tokens": self.budget.spent}
 
-    def _answer(self, request: Request) -> Answer:
-        known = self.store.get(request.key)
+    def _read(self, future: Future[Answer | NoAnswer], first: Sequence[Future[Answer | NoAnswer]]) -> str | NoAnswer:
+        try:
+            answer = future.result()
+        except RefusedError:
+            self._answers = self._answers or any(map(_is_answered, first))
+            if not self._answers:
+                raise
+            return REFUSED
+        if isinstance(answer, NoAnswer):
+            return answer
+        self._answers = True
+        return read_answer(answer.content)
+
+    def _answer(self, request: Request) -> Answer | NoAnswer:
+        key = hashlib.sha256(f"{self.source.identity} {request.key}".encode()).hexdigest()
+        known = self.store.get(key)
         if known is not None:
-            self._known.append(request.key)
+            self._known.append(key)
             return known
         with self._counted():
-            return self._asked_for(request)
+            return self._asked_for(request, key)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -96,15 +122,22 @@ class ModelTeacher:
                 self._asking -= 1
                 self._changed.notify_all()
 
-    def _asked_for(self, request: Request) -> Answer:
+    def _asked_for(self, request: Request, key: str) -> Answer | NoAnswer:
         most = most_tokens(request)
         self.budget.reserve(most)
         spent = 0
         try:
             answer = self.source.ask(request)
+            if isinstance(answer, NoAnswer):
+                return answer
             spent = answer.tokens
         finally:
             self.budget.settle(most, spent)
-        self._asked.append(request.key)
-        self.store.add(request.key, answer)
+        self._asked.append(key)
+        self.store.add(key, answer)
         return answer
+
+
+def _is_answered(future: Future[Answer | NoAnswer]) -> bool:
+    """Whether it brought an answer, once it is done."""
+    return future.exception() is None and isinstance(future.result(), Answer)

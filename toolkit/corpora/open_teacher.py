@@ -42,7 +42,7 @@ def open_teacher(name: str, config: AskConfig, answers: Path) -> Iterator[Callab
         with (
             AnswerStore(answers) as store,
             LocalModel(Path(name), alone) as local,
-            ModelTeacher(local, local.name, alone, store) as teacher,
+            ModelTeacher(local, local.identity, alone, store) as teacher,
         ):
             yield lambda _: teacher
     else:

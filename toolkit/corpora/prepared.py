@@ -11,6 +11,7 @@ from typing import Any
 from convert.errors import ConvertError
 from convert.files import replacing, sha256_of
 from toolkit import __version__
+from toolkit.assets import asset
 from toolkit.contract.example import Example
 from toolkit.corpora import figures
 from toolkit.corpora.agreement import VOTES
@@ -29,6 +30,12 @@ ROWS, FLAGS = "goemotions_clean.jsonl", "goemotions_clean_flags.jsonl"
 TRAIN, VAL = "goemotions_clean_train.jsonl", "goemotions_clean_val.jsonl"
 REPORT, PAGE = "goemotions_clean_report.json", "goemotions_clean_report.html"
 CACHE = "embeddings"
+# Beside the configuration these word lists decide which rows stay and which flags they bear; so do the taxonomies.
+_RULES = (
+    ("data", "configs", "flags.yaml"),
+    ("data", "configs", "languages.yaml"),
+    ("prompts", "teacher", "words.yaml"),
+)
 
 
 def prepare(
@@ -84,10 +91,12 @@ def _fingerprint(config: DataConfig, source: Path | None, limit: int | None) -> 
     if folder is None:
         return None
     splits = [find_split(folder, split) for split in SPLITS]
-    files = [*splits, *find_ratings(folder), find_file([folder / "goemotions"], VOTES)]
+    rules = [*(asset(*parts) for parts in _RULES), *sorted(asset("prompts", "taxonomies").glob("*.yaml"))]
+    files = [*splits, *find_ratings(folder), find_file([folder / "goemotions"], VOTES), *rules]
     hashes = [sha256_of(path) if path else "" for path in files]
     settings = config.model_dump_json(exclude={"cot"})
-    model = model_identity(config.embeddings.model) if config.embeddings.check else ""
+    embedded = config.embeddings.check or config.embeddings.drop
+    model = model_identity(config.embeddings.model) if embedded else ""
     return hashlib.sha256("|".join([__version__, settings, str(limit), model, *hashes]).encode()).hexdigest()
 
 

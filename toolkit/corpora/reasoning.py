@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from convert.files import replacing
 from toolkit.contract.example import Example
+from toolkit.corpora.clean import CleaningReport
 from toolkit.corpora.cot import Corpus, CotConfig, CotReport, Reader, Refusal, write_chains
 from toolkit.corpora.jsonl import to_row, write_examples
 from toolkit.corpora.prepared import write_report
@@ -24,12 +25,14 @@ def write_reasoning(
     config: CotConfig,
     teacher_for: Callable[[Reader], Teacher] = TemplateTeacher,
     notes: Sequence[str] = (),
+    cleaning: CleaningReport | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> dict[str, tuple[list[Example], CotReport]]:
     """Write ``NAME_cot_train.jsonl``, ``NAME_cot_val.jsonl``, the refused chains and the report into ``out``.
 
     Args:
         notes: sentences that the report shall carry, such as a licence.
+        cleaning: how the texts were cleaned and which rows were damaged, for the report as well.
 
     Returns:
         for each split its chains and what became of the texts.
@@ -41,6 +44,9 @@ def write_reasoning(
         out / f"{corpus.name}_cot_refused.jsonl", [r for _, report in result.values() for r in report.refusals]
     )
     reports: dict[str, Any] = {split: report.to_dict() for split, (_, report) in result.items()}
+    if cleaning is not None:
+        cleaned = cleaning.to_dict()
+        reports |= {"damaged_rows": cleaned.pop("damaged_rows"), "cleaning": cleaned}
     write_report(out / f"{corpus.name}_cot_report.json", reports | ({"notes": list(notes)} if notes else {}))
     return result
 

@@ -105,6 +105,22 @@ def _cuts_word(text: str, start: int, end: int) -> bool:
     return torn or (len(after) == 2 and (after[0] in _GLUE + ".," and after[1].isalnum()))
 
 
+def tears_word(text: str, span: str) -> bool:
+    """Whether ``span`` stands nowhere in ``text`` between whole words; the ``'s`` of a word may stay out."""
+    before = r"(?<!\w)(?<!\w['’])" if re.match(r"\w", span) else ""
+    after = r"(?!\w|['’](?!s\b)\w)" if re.search(r"\w$", span) else ""
+    return not re.search(before + re.escape(span) + after, text)
+
+
+def says_nothing(span: str) -> bool:
+    """Whether ``span`` is punctuation, masks, or one small word that no capital lends weight, such as ``you``."""
+    words, lists = words_of(span), word_lists()
+    if all(w.is_mask for w in words):
+        return span.isascii()  # an emoji says something
+    small = lists.stop & (lists.dangling | lists.hanging | lists.persons)
+    return len(words) == 1 and span.islower() and words[0].form in small
+
+
 def only_masks(text: str) -> bool:
     """Whether ``text`` has no word but masks."""
     return not _WORD.search(_MASK.sub(" ", text))

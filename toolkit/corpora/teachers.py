@@ -31,6 +31,9 @@ class NoAnswer:
     reason: str
 
 
+REFUSED = NoAnswer("request refused")
+
+
 class Teacher(Protocol):
     """Whoever writes chains."""
 
@@ -50,6 +53,10 @@ class Teacher(Protocol):
 
 class TeacherError(EmotionLRMError):
     """A teacher cannot be asked: it is not there, refuses the key, or answers in another form."""
+
+
+class RefusedError(TeacherError):
+    """A teacher refuses one request. Whether it would refuse every other as well, the request alone does not tell."""
 
 
 class BudgetSpentError(EmotionLRMError):
