@@ -23,7 +23,6 @@ from convert.errors import FileError
 from toolkit.apps import journal as journal_module
 from toolkit.apps.batch import run_batch
 from toolkit.apps.tables import open_table
-from toolkit.apps.tally import Tally, duration, progress_line, summary
 from toolkit.cli import main
 from toolkit.contract.analysis import Analysis
 from toolkit.contract.lens import Lens
@@ -132,6 +131,34 @@ def test_standard_input_is_read(command: Fast, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "a"}\n{"text": "b"}\n')))
     assert main(["batch", "-", "-o", str(tmp_path / "o.jsonl")]) == 0
     assert command.seen == ["a", "b"]
+    assert left_in(tmp_path) == {"o.jsonl"}
+
+
+def test_standard_input_is_resumed_when_it_comes_again(
+    command: Fast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read, out = command._read, tmp_path / "o.jsonl"
+
+    def run(content: str, *more: str) -> int:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+        return main(["batch", "-", "-o", str(out), *more])
+
+    def interrupted(text: str) -> Analysis:
+        if text == "d":
+            raise KeyboardInterrupt
+        return read(text)
+
+    monkeypatch.setattr(command, "_read", interrupted)
+    assert run("a\nb\nc\nd\n") == 130
+    assert sentence(capsys) == "Error: Interrupted."
+    assert left_in(tmp_path) == {"o.jsonl.partial", "o.jsonl.journal"}
+    monkeypatch.setattr(command, "_read", read)
+    assert run("a\nb\nc\nD\n", "--resume") == 1
+    assert "The input has changed" in sentence(capsys)
+    assert run("a\nb\nc\nd\n", "--resume") == 0
+    assert "Resuming after 3 of 4 rows." in capsys.readouterr().err
+    assert [row["text"] for row in read_out(out)] == ["a", "b", "c", "d"]
+    assert command.seen == ["a", "b", "c", "d"]
     assert left_in(tmp_path) == {"o.jsonl"}
 
 
@@ -349,10 +376,14 @@ def test_changed_input_is_refused_on_resume(fast: Fast, tmp_path: Path, change: 
         run_batch(fast, open_table(source), out, wish=WISH, resume=True)
 
 
-def test_two_runs_never_write_one_output(fast: Fast, tmp_path: Path) -> None:
+def test_two_runs_never_write_one_output(command: Fast, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in.txt").write_text("a\n", encoding="utf-8")
-    with journal_module.alone(tmp_path / "o.jsonl"), pytest.raises(UsageError, match="Another run"):
-        run_batch(fast, open_table(tmp_path / "in.txt"), tmp_path / "o.jsonl", wish=WISH)
+    with journal_module.alone(tmp_path / "o.jsonl"):
+        for source in (str(tmp_path / "in.txt"), "-"):  # before standard input is read
+            assert main(["batch", source, "-o", str(tmp_path / "o.jsonl")]) == 2
+            assert "Another run is writing" in sentence(capsys)
+    assert command.seen == []
+    assert left_in(tmp_path) == {"in.txt"}
 
 
 # Size and figures
@@ -431,24 +462,3 @@ def test_a_long_stretch_of_empty_rows_does_not_pile_up(reading: Make, tmp_path: 
     run_batch(Slow(reading), open_table(tmp_path / "in.txt"), tmp_path / "o.jsonl", wish=WISH)
     assert held > 5
     assert [row["row"] for row in read_out(tmp_path / "o.jsonl")] == list(range(30_002))
-
-
-def test_progress_says_rate_time_left_and_labels() -> None:
-    tally = Tally(rows=1_200)
-    tally.labels.update({"joy": 30, "neutral": 60, "anger": 6, "fear": 4})
-    told = progress_line(tally, total=5_000, first=200, seconds=12.5)
-    assert told == "1,200/5,000 rows · 80.0 rows/s · 48 s left · neutral 60 %, joy 30 %, anger 6 %"
-    assert [duration(s) for s in (0.4, 99, 700, 11_100)] == ["0 s", "99 s", "12 min", "3 h 05 min"]
-
-
-def test_the_summary_is_a_bar_chart() -> None:
-    tally = Tally(rows=12)
-    tally.status.update({"ok": 10, "error": 2})
-    tally.labels.update({"joy": 8, "anger": 2})
-    tally.reasons.update({"bad \x1b[31m line": 2})
-    assert summary(tally, 3.2, width=38) == [
-        "12 rows in 3 s: 10 ok, 2 error.",
-        "joy    " + "█" * 21 + "  8   80 %",
-        "anger  " + "█████▎".ljust(21) + "  2   20 %",
-        "2 x bad \\x1b[31m line",
-    ]

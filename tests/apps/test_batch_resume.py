@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import random
@@ -19,7 +20,7 @@ from toolkit.apps.journal import Journal
 ROWS = 3_000
 
 # Slow enough to be killed in the middle, with checkpoints close enough together to be met while they are written.
-SCRIPT = """
+FAST = """
 import sys, time
 from pathlib import Path
 from toolkit.apps import journal
@@ -38,7 +39,9 @@ class Fast:
             time.sleep(0.0003)
             yield Analysis(text, lens, taxonomy, mode, "joy", "joy", 0.9, False, ("joy",), {"joy": 1.0}, 1.0, 0.0,
                            None, (), "fast")
+"""
 
+RUN = """
 wish = Wish(Lens.AUTHOR, "goemotions", "fast")
 try:
     print("ready", flush=True)
@@ -48,8 +51,38 @@ except KeyboardInterrupt:
 """
 
 
-def start(source: Path, out: Path) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(source), str(out)], stdout=subprocess.PIPE)
+# The command itself, fed by a pipe.
+PIPED = """
+from contextlib import nullcontext
+from toolkit.apps import batch
+from toolkit.cli import main
+
+batch.open_workers = lambda *_: nullcontext(Fast())
+sys.exit(main(["batch", "-", "-o", sys.argv[1], "--mode", "fast", "--resume"]))
+"""
+
+# Kills itself while it makes the output of the finished rows: when half is converted, or at what it asks of the system.
+DIES = """
+import os, signal
+from toolkit.apps import results
+
+def die(event, args, moment=sys.argv[3]):
+    if event == moment and ".partial" in str(args[0]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def halved(partial, whole=results.records):
+    for record in whole(partial):
+        if record["row"] == 1000:
+            sys.audit("half", partial)
+        yield record
+
+sys.addaudithook(die)
+results.records = halved
+"""
+
+
+def start(source: Path, out: Path, *more: str, script: str = FAST + RUN) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-c", script, str(source), str(out), *more], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     return process
@@ -100,6 +133,44 @@ def test_twenty_kills_lose_nothing_and_double_nothing(tmp_path: Path, form: str)
         lines = out.read_text(encoding="utf-8").splitlines()[1:]
         assert [line.split(",")[1] for line in lines] == [str(n) for n in range(ROWS)]
     assert {path.name for path in tmp_path.iterdir()} == {"in.txt", out.name}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_killed_while_the_output_is_made_it_makes_it_again(tmp_path: Path) -> None:
+    source, out = tmp_path / "in.txt", tmp_path / "o.csv"
+    texts = write_input(source)
+    for moment in ("half", "os.rename", "os.remove"):  # the last comes when the output is there, but not all is tidy
+        with start(source, out, moment, script=FAST + DIES + RUN) as process:
+            assert process.wait(60) == -signal.SIGKILL
+        assert out.exists() == (moment == "os.remove")
+        assert rows_kept(out) == ROWS
+    with start(source, out) as process:
+        assert process.wait(60) == 0
+    with open(out, encoding="utf-8", newline="") as file:
+        assert [(int(row["row"]), row["text"]) for row in csv.DictReader(file)] == list(enumerate(texts))
+    assert not [path for path in tmp_path.glob("o.csv*") if path != out]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_killed_while_it_reads_standard_input_it_goes_on_and_leaves_no_copy(tmp_path: Path) -> None:
+    out = tmp_path / "o.jsonl"
+    texts = [f"text {n}" for n in range(ROWS)]
+    fed = "\n".join(texts).encode()
+    command = [sys.executable, "-c", FAST + PIPED, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        process.stdin.write(fed)
+        process.stdin.close()
+        while rows_kept(out) < 100:
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.kill()
+    assert rows_kept(out) < ROWS
+    assert (tmp_path / ".o.jsonl.standard input").read_bytes() == fed
+    done = subprocess.run(command, input=fed, capture_output=True)
+    assert (done.returncode, b"Resuming after" in done.stderr) == (0, True), done.stderr
+    assert [json.loads(line)["text"] for line in out.read_bytes().splitlines()] == texts
+    assert [path.name for path in tmp_path.iterdir()] == ["o.jsonl"]
 
 
 def record(number: int) -> dict[str, object]:

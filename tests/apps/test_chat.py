@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import json
+import os
 import re
 import sys
 import threading
@@ -247,6 +249,89 @@ def test_a_conversation_is_saved_loaded_and_exported(quick: Quick, tmp_path: Pat
     assert "## 2. anger (62 %)\n\n> anger &lt;b&gt; \\u202e [red] \\ud800\n> # no heading\n" in text
     lines = (tmp_path / "talk.jsonl").read_bytes().splitlines()
     assert [json.loads(line)["text"] for line in lines] == ["joy", nasty, "neutral"]
+
+
+def test_a_conversation_that_was_kept_goes_on_in_its_file(quick: Quick, tmp_path: Path) -> None:
+    saved = tmp_path / "talk.json"
+    talk(quick, "joy", f"/save {saved}")
+    made, _ = talk(quick, f"/load {saved}", "anger", f"/save {saved}")
+    assert made.failed == 0
+    again, _ = talk(quick, f"/load {saved}")
+    assert [turn.text for turn in again.conversation.turns] == ["joy", "anger"]
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("/top x", "'x' is no number of labels."),
+        ("/top 0", "'0' is no number of labels."),
+        ("/top -1", "'-1' is no number of labels."),
+        ("/lens", "Something is missing after the command."),
+        ("/save", "Something is missing after the command."),
+        ("/load", "Something is missing after the command."),
+        ("/export", "Something is missing after the command."),
+        ("/save folder.json", "folder.json exists already."),
+        ("/export folder.md", "folder.md exists already."),
+        ("/export talk.txt", "talk.txt does not say its form."),
+        ("/load missing.json", "No such file or folder: missing.json"),
+        ("/load folder.json", "This is a folder, not a file: folder.json"),
+        ("/load file/x.json", "A file stands where a folder is needed: file/x.json"),
+        ("/load file", "file is no saved conversation."),
+        ("/save file", "file exists already."),
+        ("/save file/x.json", "A file stands where a folder is needed: file"),
+        ("/save ~nobody-of-that-name/x.json", "There can be no file ~nobody-of-that-name/x.json."),
+        ("/load a\0.json", "There can be no file a\\x00.json."),
+    ],
+)
+def test_a_command_that_cannot_be_is_said_and_the_chat_goes_on(
+    quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str,
+    told: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for name in ("folder.json", "folder.md"):
+        Path(name).mkdir()
+    Path("file").write_text("precious", encoding="utf-8")
+    check_said_and_goes_on(quick, capsys, command, told)
+    assert Path("file").read_text(encoding="utf-8") == "precious"
+    assert {path.name for path in tmp_path.iterdir()} == {"folder.json", "folder.md", "file"}
+
+
+def check_said_and_goes_on(quick: Quick, capsys: pytest.CaptureFixture[str], command: str, told: str) -> None:
+    """A command in the middle of a chat fails with one sentence and the next step, and takes nothing with it."""
+    made, _ = talk(quick, "joy", command, "anger")
+    assert [turn.text for turn in made.conversation.turns] == ["joy", "anger"]
+    said, hint = capsys.readouterr().err.splitlines()
+    assert said == f"Error: {told}"
+    assert hint
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.EACCES, "No permission"),
+        (errno.EROFS, "The file system is read-only"),
+        (errno.ENOSPC, "The disk is full"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("command", "refused"),
+    [
+        ("/save there.json", "convert.files.tempfile.mkstemp"),
+        ("/save there.json", "pathlib.Path.exists"),  # of a folder that must not be looked into
+        ("/export there.md", "convert.files.tempfile.mkstemp"),
+        ("/load there.json", "pathlib.Path.read_bytes"),
+    ],
+)
+def test_a_place_that_refuses_is_said_and_the_chat_goes_on(
+    quick: Quick, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str,
+    refused: str, number: int, told: str,
+) -> None:  # fmt: skip
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number), "there")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(refused, refuse)
+    check_said_and_goes_on(quick, capsys, command, f"{told}: there")
 
 
 def test_files_of_others_are_left_alone(reading: Make, tmp_path: Path) -> None:

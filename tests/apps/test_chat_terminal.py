@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from toolkit.apps.escape import visible
+
 pytestmark = pytest.mark.skipif(not shutil.which("setsid"), reason="a terminal of its own needs setsid")
 STAND_IN = str(Path(__file__).parents[1] / "inference")
 # The worker's model is the stand-in that does what its texts say; everything else is what a user gets.
@@ -37,6 +39,7 @@ class Terminal:
     descriptor: int
     process: subprocess.Popen[bytes]
     shown: str = ""
+    everything: str = ""
 
     def wait_for(self, pattern: str, seconds: float = 60.0) -> None:
         """Read on until the screen has shown it; what came before is forgotten."""
@@ -44,7 +47,9 @@ class Terminal:
         while not (found := re.search(pattern, self.shown)):
             assert time.monotonic() < end, f"{pattern} did not come: {self.shown!r}"
             if select.select([self.descriptor], [], [], 0.1)[0]:
-                self.shown += os.read(self.descriptor, 4096).decode(errors="replace")
+                came = os.read(self.descriptor, 4096).decode(errors="replace")
+                self.shown += came
+                self.everything += came
         self.shown = self.shown[found.end() :]
 
     def wait_for_prompt(self) -> None:
@@ -104,10 +109,22 @@ def test_nothing_is_wider_than_the_terminal_or_coloured() -> None:
     with chat("--model", "any") as terminal:
         terminal.wait_for_prompt()
         terminal.type("\x1b[200~a pasted line\nand another [red]one[/red]\x1b[201~\r")
-        seen = ""
         for part in ("╭─{58}╮", "Read with 1 by", "╰─{58}╯"):
             terminal.wait_for(part)
-            seen += terminal.shown
         terminal.type("/quit\r")
         assert terminal.ended() == 0
-        assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", seen)
+        assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", terminal.everything)
+
+
+def test_what_is_pasted_is_shown_and_does_nothing_else() -> None:
+    first, second = "\x1b[31mred\x1b]0;title\x07 \x9b2J a\x00b \u202eend", "of two lines"
+    with chat("--model", "any") as terminal:
+        terminal.wait_for_prompt()
+        terminal.type(f"\x1b[200~{first}\n{second}\x1b[201~\r")
+        terminal.wait_for(re.escape(visible(first)))  # as it is typed
+        terminal.wait_for(rf"│ {re.escape(visible(first))} +│")
+        terminal.wait_for(f"│ {second} +│")
+        terminal.type("/quit\r")
+        assert terminal.ended() == 0
+    assert not set("\x00\x07\x9b\u202e") & set(terminal.everything)
+    assert not re.search(r"\x1b(\]|\[31m)", terminal.everything)

@@ -68,8 +68,9 @@ def window(tmp_path: Path) -> Window:
 
 
 @contextmanager
-def opened(window: Window, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "toolkit.cli", "app", "--browser", str(window.program), *arguments]
+def opened(window: Window, *arguments: str, named: bool = True) -> Iterator[subprocess.Popen[str]]:
+    browser = ["--browser", str(window.program)] if named else []
+    command = [sys.executable, "-m", "toolkit.cli", "app", *browser, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             window.wait(process)
@@ -176,17 +177,36 @@ def test_a_browser_is_found_by_name_on_the_path(tmp_path: Path) -> None:
     assert desktop.find_browser(str(program), {"EMOTION_LRM_BROWSER": "another"}) == str(program)
 
 
+@pytest.fixture
+def nothing_to_draw_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is started finds no screen and neither GTK nor Qt: Python runs sitecustomize at its start."""
+    if sys.platform != "linux":
+        pytest.skip("elsewhere pywebview draws with what the system has")
+    hide = "import sys\nsys.modules.update(gi=None, qtpy=None)\n"
+    (tmp_path / "sitecustomize.py").write_text(hide, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("nothing_to_draw_with")
+def test_pywebview_that_has_nothing_to_draw_with_says_so() -> None:
+    command = [sys.executable, "-m", "toolkit.apps.window", "http://127.0.0.1:9"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.wait(60) == desktop.NO_WINDOW
+        assert process.stderr is not None
+        (line,) = process.stderr
+        assert line.startswith("pywebview: You must have either QT or GTK")
+
+
+@pytest.mark.usefixtures("nothing_to_draw_with")
 def test_where_pywebview_has_nothing_to_draw_with_the_browser_takes_over(
     window: Window, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown: list[list[str]] = []
-
-    def show(command: list[str], _: object) -> int:
-        shown.append(command)
-        return desktop.NO_WINDOW if "toolkit.apps.window" in command else 0
-
-    monkeypatch.setattr(desktop, "show", show)
-    monkeypatch.setattr(desktop, "has_webview", lambda: True)
     monkeypatch.setenv("EMOTION_LRM_BROWSER", str(window.program))
-    assert main(["app", "-q"]) == 0
-    assert [command[0] for command in shown] == [sys.executable, str(window.program)]
+    with opened(window, named=False) as process:
+        assert window.health == "ok"
+        window.close()
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        assert "pywebview: You must have" in process.stderr.read()

@@ -13,6 +13,8 @@ from playwright.sync_api import Page, expect
 
 from toolkit.contract.taxonomy import load_taxonomy
 
+from ..doors.tiny import write_tiny
+
 if TYPE_CHECKING:
     from conftest import Visit
 
@@ -44,8 +46,9 @@ def test_a_text_is_typed_and_read(visit: Visit, page_url: str) -> None:
     assert heading == "no clear emotion" or heading.split()[0] in LABELS
     assert reading.locator(".reasoning").inner_text()
     assert "".join(reading.locator("blockquote").inner_text().split()) == "".join(TEXT.split())
-    for mark in reading.locator("mark").all():
-        assert mark.inner_text() in TEXT
+    marks = reading.locator("mark").all_inner_texts()
+    assert marks
+    assert all(mark in TEXT for mark in marks)
     bars = reading.locator(".bars").first.locator("li")
     expect(bars).to_have_count(5)
     share = int(re.sub(r"\D", "", bars.first.locator(".share").inner_text()))
@@ -138,6 +141,33 @@ def test_a_file_is_uploaded_read_and_downloaded(visit: Visit, page_url: str, tmp
     expect(page.get_by_test_id("stDataFrame")).to_be_visible()
     page.get_by_role("button", name="Read it another way").click()
     expect(page.get_by_role("button", name="Read the file")).to_be_visible()
+
+
+def test_the_reading_of_a_file_is_stopped(visit: Visit, both_lenses_url: str, tmp_path: Path) -> None:
+    source = tmp_path / "slow.txt"
+    source.write_text("".join(f"sleep 0.1{'0' * n}\n" for n in range(100)), encoding="utf-8")
+    page = visit(both_lenses_url)
+    page.get_by_role("tab", name="File").click()
+    page.locator("input[type=file]").set_input_files(source)
+    page.get_by_role("button", name="Read the file").click()
+    page.locator(".st-key-stop button").click()
+    expect(page.get_by_role("alert").filter(has_text="The run was stopped.")).to_be_visible()
+    page.get_by_role("button", name="Back").click()
+    expect(page.get_by_role("button", name="Read the file")).to_be_visible()
+
+
+def test_a_gguf_file_is_chosen_and_reads(visit: Visit, page_url: str, tmp_path: Path) -> None:
+    page = visit(page_url)
+    page.get_by_role("tab", name="Model").click()
+    page.locator(".st-key-model-choice input").click()
+    page.get_by_role("option", name="a GGUF file on this machine").click()
+    page.get_by_label("Path of the GGUF file").fill(str(write_tiny(tmp_path / "mine.gguf")))
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Use this model").click()
+    expect(page.get_by_text("This model reads now.")).to_be_visible()
+    page.get_by_role("tab", name="Text").click()
+    read(page, TEXT)
+    expect(page.locator("article.reading")).to_contain_text("mine · ")
 
 
 def test_the_model_tab_shows_card_and_figures(visit: Visit, page_url: str) -> None:

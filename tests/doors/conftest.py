@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from toolkit import EmotionModel
+from toolkit.apps.escape import is_hidden
 from toolkit.cli import main
 from toolkit.inference.worker import WorkerModel
 
@@ -75,6 +76,16 @@ def run(tiny: Path, worker: WorkerModel) -> Run:
         return code, out.buffer.getvalue(), err.buffer.getvalue().decode()  # type: ignore[attr-defined]
 
     return call
+
+
+def as_typed(text: str) -> str:
+    """What a text becomes where it travels as UTF-8 that nobody may break: a lone surrogate is three bad bytes."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def has_nothing_hidden(shown: str) -> bool:
+    """Whether nothing in what is shown acts, hides or breaks the line."""
+    return not any(is_hidden(character) for character in shown)
 
 
 def check_reading(found: dict[str, Any], text: str, mode: str) -> None:

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
 
 from toolkit import EmotionModel
+from toolkit.apps import tables
 from toolkit.apps.batch import run_batch
 from toolkit.apps.tables import open_table
 from toolkit.contract.analysis import Analysis
@@ -26,13 +26,12 @@ from toolkit.errors import DataError
 from toolkit.inference.request import Wish
 
 from .conftest import Run, check_sentence, records
-
-MEGABYTE = 1 << 20
+from .files import ENCODINGS, MEGABYTE, QUOTED, READ, REFUSED, as_stored, parquet_of
 
 
 def put(folder: Path, name: str, content: bytes) -> Path:
     path = folder / name
-    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    path.write_bytes(as_stored(name, content))
     return path
 
 
@@ -46,31 +45,16 @@ def batch(run: Run, source: Path | str, out: Path, *options: str, stdin: bytes =
 # What no row can be read of
 
 
-@pytest.mark.parametrize(
-    "name", ["in.csv", "in.tsv", "in.jsonl", "in.txt", "in.parquet", "in.csv.gz", "in.jsonl.gz", "-"]
-)
-def test_no_bytes_at_all(run: Run, tmp_path: Path, name: str) -> None:
-    source = name if name == "-" else put(tmp_path, name, b"")
-    code, rows, err = batch(run, source, tmp_path / "o.jsonl")
+def test_no_bytes_from_standard_input(run: Run, tmp_path: Path) -> None:
+    code, rows, err = batch(run, "-", tmp_path / "o.jsonl")
     assert "is empty." in check_sentence(code, err)
     assert rows is None
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "told"),
-    [
-        ("in.csv", b"\n\n\n", "holds no row"),
-        ("in.csv", b"n,m\n1,2\n3,4\n", "No column holds text"),
-        ("in.jsonl", b"\n \n", "holds no row"),
-        ("in.jsonl", b"[\n", "one JSON array"),
-        ("in.jsonl", b'[{"text": "a"}, {"text": "b"}]', "one JSON array"),
-        ("in.jsonl", b"1\n2\n", "holds no JSON object"),
-        ("in.jsonl", b"not json\n", "holds no JSON object"),
-        ("in.parquet", b"PAR1 and nothing else", "no sound Parquet file"),
-        ("in.parquet", b"text\na\n", "no sound Parquet file"),
-    ],
-)
-def test_nothing_that_can_be_read(run: Run, tmp_path: Path, name: str, content: bytes, told: str) -> None:
+@pytest.mark.parametrize("case", REFUSED)
+def test_nothing_that_can_be_read(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    monkeypatch.setattr(tables, "LARGEST_CELL", 1000)
+    name, content, told = REFUSED[case]
     code, rows, err = batch(run, put(tmp_path, name, content), tmp_path / "o.jsonl")
     assert told in check_sentence(code, err)
     assert rows is None
@@ -82,7 +66,7 @@ def test_gzip_that_was_cut_off(run: Run, tmp_path: Path, form: str) -> None:
         "csv": b"id,text\n" + b"".join(b"%d,%s\n" % (n, os.urandom(40).hex().encode()) for n in range(9000)),
         "jsonl": b"".join(b'{"text": "%s"}\n' % os.urandom(40).hex().encode() for _ in range(9000)),
         "txt": b"".join(os.urandom(40).hex().encode() + b"\n" for _ in range(9000)),
-        "parquet": _parquet({"text": [os.urandom(40).hex() for _ in range(9000)]}, tmp_path),
+        "parquet": parquet_of({"text": [os.urandom(40).hex() for _ in range(9000)]}),
     }[form]
     path = tmp_path / f"in.{form}.gz"
     packed = gzip.compress(content)
@@ -90,12 +74,6 @@ def test_gzip_that_was_cut_off(run: Run, tmp_path: Path, form: str) -> None:
     code, rows, err = batch(run, path, tmp_path / "o.jsonl")
     assert "damaged or cut off" in check_sentence(code, err)
     assert rows is None
-
-
-def _parquet(columns: dict[str, list[Any]], folder: Path) -> bytes:
-    path = folder / "made.parquet"
-    parquet.write_table(arrow.table(columns), path)
-    return path.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -118,26 +96,37 @@ def test_what_is_not_there(run: Run, tmp_path: Path, source: str, out: str, told
 # Odd but whole
 
 
-def test_ragged_rows_are_errors_of_their_own(run: Run, tmp_path: Path) -> None:
-    content = b"id,text,n\n1,good,1\n2\n3,also good\n4,one, two,4\n5,trailing,5,,\n6,,6\n"
-    code, rows, err = batch(run, put(tmp_path, "in.csv", content), tmp_path / "o.jsonl")
-    assert code == 3
-    assert [(row["id"], row["status"]) for row in rows] == [
-        ("1", "ok"), ("2", "error"), ("3", "ok"), ("4", "error"), ("5", "ok"), ("6", "empty"),
-    ]  # fmt: skip
-    assert "The row has 4 cells, the table 3 columns." in err
+WHY = {
+    "ragged rows": "The row has 4 cells, the table 3 columns.",
+    "json lines": "The line is no JSON: Unterminated string starting at.",
+}
 
 
-@pytest.mark.parametrize("name", ["in.csv", "in.csv.gz"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"])
-def test_encodings(run: Run, tmp_path: Path, encoding: str, name: str) -> None:
-    content = 'id;comment\r\n7;"Café, “sad”\r\nand more"\r\n8;ok\r\n'.encode(encoding)
+@pytest.mark.parametrize("case", READ)
+def test_every_row_comes_out(run: Run, tmp_path: Path, case: str) -> None:
+    name, content, expected = READ[case]
     code, rows, err = batch(run, put(tmp_path, name, content), tmp_path / "o.jsonl")
-    assert code == 0
-    assert [(row["id"], row["text"]) for row in rows] == [("7", "Café, “sad”\r\nand more"), ("8", "ok")]
+    assert [(row["id"], row["status"], row["text"]) for row in rows] == expected
+    assert [row["row"] for row in rows] == list(range(len(expected)))
+    assert code == (3 if any(status == "error" for _, status, _ in expected) else 0)
+    assert WHY.get(case, "") in err
+    assert len(err) < 3_000
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_what_was_guessed_is_said(run: Run, tmp_path: Path, encoding: str) -> None:
+    _, _, err = batch(run, put(tmp_path, "in.csv", QUOTED.encode(encoding)), tmp_path / "o.jsonl")
     assert "Delimiter: ';' (guessed; --delimiter chooses another)." in err
     assert "Text column: comment (guessed; --text-column chooses another)." in err
     assert ("Encoding: " in err) == (not encoding.startswith("utf-8"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_an_encoding_that_the_file_is_not_in(run: Run, tmp_path: Path, encoding: str) -> None:
+    source = put(tmp_path, "in.csv", b"id;text\n1;a b\n")
+    code, rows, err = batch(run, source, tmp_path / "o.jsonl", "--encoding", encoding)
+    assert f"in.csv is no {encoding}: " in check_sentence(code, err)
+    assert rows is None
 
 
 def test_another_delimiter_than_the_one_that_was_given(run: Run, tmp_path: Path) -> None:
@@ -158,39 +147,6 @@ def test_columns_that_are_doubled_missing_or_numbers(run: Run, tmp_path: Path) -
     assert "There is no column 'texts'." in check_sentence(code, err, 2)
     code, rows, _ = batch(run, source, tmp_path / "o.jsonl", "--text-column", "3", "--id-column", "key")
     assert [(row["id"], row["text"]) for row in rows] == [("007", "second one"), ("3.5", "second two")]
-
-
-def test_json_lines(run: Run, tmp_path: Path) -> None:
-    long = "y" * 10 * MEGABYTE
-    lines = [
-        '{"id": 1, "text": "plain"}',
-        "",
-        '{"id": 1, "text": "the same id"}',
-        '{"id": NaN, "text": NaN}',
-        '{"id": 2.5, "text": 42}',
-        '{"id": 3, "text": "beside ten megabytes", "more": "' + long + '"}',
-        "{" + long,
-        '{"id": 4, "text": null}',
-        '{"id": 5, "text": "   "}',
-        '{"id": 6, "text": "cut o',
-    ]
-    source = put(tmp_path, "in.jsonl", "\n".join(lines).encode())
-    code, rows, err = batch(run, source, tmp_path / "o.jsonl")
-    assert code == 3
-    assert [(row["row"], row["id"], row["status"]) for row in rows] == [
-        (0, 1, "ok"), (1, 1, "ok"), (2, 2, "empty"), (3, 2.5, "ok"), (4, 3, "ok"), (5, 5, "error"), (6, 4, "empty"),
-        (7, 5, "empty"), (8, 8, "error"),
-    ]  # fmt: skip
-    assert "The line is no JSON: Unterminated string starting at." in err
-    assert len(err) < 3_000
-
-
-def test_parquet_with_gaps(run: Run, tmp_path: Path) -> None:
-    content = _parquet({"id": [7, None, 9], "text": ["one", None, ""]}, tmp_path)
-    for name in ("in.parquet", "in.parquet.gz", "no_ending"):
-        code, rows, _ = batch(run, put(tmp_path, name, content), tmp_path / f"{name}.jsonl")
-        assert code == 0
-        assert [(row["id"], row["status"]) for row in rows] == [(7, "ok"), (1, "empty"), (9, "empty")]
 
 
 @pytest.mark.parametrize(

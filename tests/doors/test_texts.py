@@ -8,31 +8,34 @@ import gzip
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+from rich.console import Console
 
 from toolkit import EmotionModel
-from toolkit.apps.escape import is_hidden, visible
+from toolkit.apps.chat import CHOICES, Talk
+from toolkit.apps.chat_prompt import messages
+from toolkit.apps.escape import visible
 from toolkit.errors import UsageError
 from toolkit.inference.async_model import AsyncEmotionModel
 from toolkit.inference.worker import WorkerModel
+from toolkit.settings import Settings
 
-from .conftest import Run, check_reading, check_sentence, records
+from .conftest import Run, as_typed, check_reading, check_sentence, has_nothing_hidden, records
 from .nasty import BLANK, LARGE, NAMES, NASTY, RAW, is_one_line
 
 MODES = ("fast", "explain")
 Texts = dict[str, str]
-
-
-def as_typed(text: str) -> str:
-    """What a text becomes where it travels as UTF-8 that nobody may break: a lone surrogate is three bad bytes."""
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 # One text on the command line
@@ -102,10 +105,6 @@ def test_lines_of_standard_input(run: Run, texts: Texts) -> None:
 # Panels
 
 
-def has_nothing_hidden(shown: str) -> bool:
-    return not any(is_hidden(character) for character in shown)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_panel_shows_and_does_nothing_else(run: Run, texts: Texts, name: str) -> None:
     code, out, _ = run("-", stdin=texts[name].encode("utf-8", "surrogatepass"))
@@ -124,6 +123,39 @@ def test_the_chat_in_a_pipe(run: Run, texts: Texts) -> None:
     shown = out.decode()
     assert (code, err) == (0, "")
     assert shown.count("tiny · author lens · goemotions") == len(said) + len(RAW)
+    assert has_nothing_hidden(shown)
+
+
+def talked(worker: WorkerModel, said: Iterator[str]) -> tuple[Talk, str]:
+    """A chat with somebody at a terminal of sixty columns, and what it shows less what moves the cursor."""
+    file = io.StringIO()
+    console = Console(
+        file=file, force_terminal=True, color_system=None, width=60, highlight=False, markup=False, emoji=False
+    )
+    talk = Talk(lambda _: worker, Settings(), console, interactive=True)
+    talk.run(said)
+    return talk, re.sub(r"\x1b\[(\?25[lh]|[12][AK])|\r", "", file.getvalue())
+
+
+def test_the_chat_with_somebody_at_a_terminal(worker: WorkerModel, texts: Texts) -> None:
+    talk, shown = talked(worker, iter([*texts.values(), *BLANK.values()]))
+    assert talk.failed == 0
+    for turn, text in zip(talk.conversation.turns, texts.values(), strict=True):
+        check_reading(turn.to_dict(), text, "explain")
+    assert has_nothing_hidden(shown)
+
+
+def test_what_is_pasted_into_the_editor_is_read_as_one_message(worker: WorkerModel, texts: Texts) -> None:
+    pasted = {name: text for name, text in (texts | BLANK).items() if name not in LARGE}
+    with create_pipe_input() as source:
+        for text in pasted.values():
+            source.send_bytes(b"\x1b[200~" + text.encode("utf-8", "surrogatepass") + b"\x1b[201~\r")
+        source.send_bytes(b"\x04")
+        talk, shown = talked(worker, messages(CHOICES, source, DummyOutput()))
+    assert talk.failed == 0
+    expected = [text.replace("\r\n", "\n") for name, text in pasted.items() if name not in BLANK]
+    heard = [turn.text.encode("utf-8", "surrogateescape") for turn in talk.conversation.turns]
+    assert heard == [text.encode("utf-8", "surrogatepass") for text in expected]
     assert has_nothing_hidden(shown)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -98,7 +97,7 @@ def batch(
     target = Path(output)
     output_form(target)
     check_destination(target, resume, overwrite)
-    with local_input(source, target.parent, sys.stdin.buffer) as path:
+    with alone(target), local_input(source, target, sys.stdin.buffer) as path:
         if path.exists() and target.exists() and path.samefile(target):
             raise UsageError("INPUT and OUTPUT are the same file.", "Choose another output.")
         table = open_table(
@@ -134,6 +133,8 @@ def run_batch(
 ) -> Tally:
     """Read every row of ``table`` and write ``output``; returns the counts over all its rows.
 
+    Where another process might write the same output, hold :func:`~toolkit.apps.journal.alone` around it.
+
     Args:
         show: draw progress on standard error.
         say: called with lines that a person should see: what was resumed, and the summary.
@@ -150,24 +151,23 @@ def run_batch(
     check_destination(output, resume, overwrite)
     if isinstance(wish, Pair):
         check_both(predictor)
-    with alone(output):
-        stamp = _stamp(table.path)
-        total = sum(1 for _ in table.rows())  # a damaged file is found out before the work, not in the middle
-        journal = Journal(output, _identity(table, wish, predictor.name), resume)
-        try:
-            if journal.tally.rows:
-                say(f"Resuming after {journal.tally.rows:,} of {total:,} rows.")
-            _answer(predictor, table, wish, journal, total, show, watch)
-            journal.close()
-            _check_unchanged(table.path, stamp)
-            if survey is not None:
-                survey(records(journal.partial))
-            finish(journal.partial, output, form, wish)
-        except BaseException:
-            journal.close()
-            say("What was read is kept; --resume continues from there.")
-            raise
-        journal.forget()
+    stamp = _stamp(table.path)
+    total = sum(1 for _ in table.rows())  # a damaged file is found out before the work, not in the middle
+    journal = Journal(output, _identity(table, wish, predictor.name), resume)
+    try:
+        if journal.tally.rows:
+            say(f"Resuming after {journal.tally.rows:,} of {total:,} rows.")
+        _answer(predictor, table, wish, journal, total, show, watch)
+        journal.close()
+        _check_unchanged(table.path, stamp)
+        if survey is not None:
+            survey(records(journal.partial))
+        finish(journal.partial, output, form, wish)
+    except BaseException:
+        journal.close()
+        say("What was read is kept; --resume continues from there.")
+        raise
+    journal.forget()
     say(*summary(journal.tally, time.monotonic() - began))
     return journal.tally
 
@@ -215,16 +215,19 @@ def wish_of(settings: Settings) -> Wish | Pair:
 
 
 @contextlib.contextmanager
-def local_input(source: str, folder: Path, stdin: BinaryIO) -> Iterator[Path]:
-    """The input as a file. Standard input is copied into a temporary one: it is read twice, and again on resume."""
-    if source != "-":
-        yield Path(source)
-        return
-    with explained(folder), tempfile.TemporaryDirectory(prefix=".batch-", dir=folder) as room:
-        path = Path(room, "standard input")
-        with open(path, "wb") as copy:
-            shutil.copyfileobj(stdin, copy)
-        yield path
+def local_input(source: str, output: Path, stdin: BinaryIO) -> Iterator[Path]:
+    """The input as a file. Standard input is copied beside the output, for it is read twice.
+
+    A killed run leaves that copy; the next one with the same output, whatever it reads, removes it.
+    """
+    copy = output.with_name(f".{output.name}.standard input")
+    try:
+        if source == "-":
+            with explained(copy), open(copy, "wb") as file:
+                shutil.copyfileobj(stdin, file)
+        yield copy if source == "-" else Path(source)
+    finally:
+        copy.unlink(missing_ok=True)
 
 
 def _report_of(table: Table, folder: Path | None, date_column: str | None) -> BatchReport | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -165,13 +165,11 @@ class Talk:
         self._change(mode=_one_of(_needed(name, "/mode fast"), "/mode"))
 
     def _top(self, number: str) -> None:
-        if number and not number.isdecimal():
-            raise UsageError(f"{number!r} is no number.", "For example /top 10.")
-        last = readings(self._last())
+        most, last = _count(number or "10"), readings(self._last())
         for reading in last:
             if len(last) > 1:
                 self._say(f"{reading.lens} lens")
-            self._bars(reading, int(number[:4] or 10))
+            self._bars(reading, most)
 
     def _bars(self, reading: Analysis, most: int) -> None:
         scores = sorted(reading.scores.items(), key=lambda item: -item[1])[:most]
@@ -268,5 +266,16 @@ def _needed(value: str, example: str) -> str:
     return value
 
 
+def _count(number: str) -> int:
+    with suppress(ValueError):
+        if (count := int(number)) > 0:
+            return count
+    raise UsageError(f"{number!r} is no number of labels.", "For example /top 10.")
+
+
 def _path(name: str, example: str) -> Path:
-    return Path(_needed(name, example)).expanduser()
+    path = Path(_needed(name, example))
+    with suppress(RuntimeError):  # nobody here has the name behind ~
+        if "\0" not in name:
+            return path.expanduser()
+    raise UsageError(f"There can be no file {name}.", f"For example {example}")

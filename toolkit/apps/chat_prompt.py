@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
+from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
+from prompt_toolkit.layout.utils import explode_text_fragments
 from prompt_toolkit.output import Output
+
+from toolkit.apps.escape import visible
 
 # History lives as long as the chat: what people write here is theirs, and only /save puts it on the disk.
 
@@ -30,6 +37,7 @@ def messages(
         key_bindings=_keys(),
         multiline=True,
         prompt_continuation=lambda *_: "… ",
+        input_processors=[Escapes()],
         input=source,
         output=screen,
     )
@@ -55,6 +63,21 @@ class Commands(Completer):
         known = self._choices.get(command, ()) if gap else [*self._choices] if typed.startswith("/") else ()
         started = word if gap else typed
         yield from (Completion(name, -len(started)) for name in known if name.startswith(started))
+
+
+class Escapes(Processor):
+    """Shows hidden characters as the panel does: what is pasted must not turn the line around or hide in it."""
+
+    def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
+        """The line, and where its characters stand in what is shown of it."""
+        line = explode_text_fragments(transformation_input.fragments)
+        shown: StyleAndTextTuples = [(style, visible(character)) for style, character, *_ in line]
+        starts = list(accumulate((len(text) for _, text, *_ in shown), initial=0))
+        return Transformation(
+            shown,
+            source_to_display=lambda position: starts[min(position, len(line))],
+            display_to_source=lambda position: bisect_right(starts, position) - 1,
+        )
 
 
 def _keys() -> KeyBindings:

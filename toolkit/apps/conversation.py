@@ -32,7 +32,7 @@ _LIST, _READING = TypeAdapter(list[dict[str, Any]]), TypeAdapter(Analysis)
 
 @dataclass(slots=True)
 class Conversation:
-    """The readings of a chat in their order. ``written`` are the files that this chat made and may replace."""
+    """The readings of a chat in their order. ``written`` are the files that it made or went on with and may replace."""
 
     turns: list[Turn] = field(default_factory=list)
     written: set[Path] = field(default_factory=set)
@@ -41,7 +41,7 @@ class Conversation:
         """Write everything to a JSON file that :meth:`load` reads.
 
         Raises:
-            UsageError: where a file is there that this chat did not write.
+            UsageError: where a file is there that this chat neither wrote nor loaded.
             FileError: no space, no permission.
         """
         told = {"version": _VERSION, "turns": [turn.to_dict() for turn in self.turns]}
@@ -61,6 +61,7 @@ class Conversation:
         except (ValueError, KeyError, TypeError, RecursionError, ValidationError, UsageError):
             raise DataError(f"{path} is no saved conversation.", "Give a file that /save wrote.") from None
         self.turns = turns
+        self.written.add(path.resolve())
 
     def export(self, path: Path) -> None:
         """Write the readings for people (``.md``) or programs (``.jsonl``). Errors as for :meth:`save`."""
@@ -94,8 +95,9 @@ class Conversation:
         return shown.translate(_ASCII) if ascii_only else shown
 
     def _write(self, path: Path, pieces: Iterable[bytes]) -> None:
-        if path.exists() and path.resolve() not in self.written:
-            raise UsageError(f"{path} exists already.", "Choose another name.")
+        with explained(path):
+            if path.exists() and path.resolve() not in self.written:
+                raise UsageError(f"{path} exists already.", "Choose another name.")
         with replacing(path) as temporary, open(temporary, "wb") as file:
             file.writelines(pieces)
         self.written.add(path.resolve())

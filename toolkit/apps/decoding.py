@@ -55,10 +55,17 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def open_text(path: Path, encoding: str, newline: str) -> Iterator[TextIO]:
-    """The text of a file. ``newline`` as for :func:`open`; in utf-8 what is no UTF-8 is read as cp1252."""
+    """The text of a file. ``newline`` as for :func:`open`; in utf-8 what is no UTF-8 is read as cp1252.
+
+    Raises:
+        FileError, DataError: as :func:`open_bytes`, and for UTF-16 or UTF-32 without a byte order mark.
+    """
     errors = _FALLBACK if encoding.startswith("utf-8") else "replace"
     with open_bytes(path) as raw, io.TextIOWrapper(raw, encoding, errors, newline) as text:
-        yield text
+        try:
+            yield text
+        except UnicodeError as error:
+            raise DataError(f"{path} is no {encoding}: {error}.", "Choose another encoding, or none.") from None
 
 
 def read_head(path: Path) -> bytes:

@@ -60,9 +60,11 @@ def alone(output: Path) -> Iterator[None]:
         raise UsageError(f"Another run is writing {output}.", "Wait for it, or choose another output.")
 
     with locked(output, refuse):
-        yield
-        with contextlib.suppress(OSError):  # Windows keeps a file that is open
-            output.with_name(f".{output.name}.lock").unlink()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows keeps a file that is open
+                output.with_name(f".{output.name}.lock").unlink()
 
 
 class Journal:

@@ -52,6 +52,7 @@ def write_gguf() -> Callable[..., Path]:
         writer.add_context_length(64)
         writer.add_embedding_length(4)
         writer.add_head_count(1)
+        writer.add_layer_norm_rms_eps(1e-5)
         writer.add_tokenizer_model("gpt2")
         writer.add_token_list(["a", "b", "ab"])
         writer.add_token_merges(["a b"])

@@ -7,12 +7,14 @@ import gc
 import io
 import json
 import re
+import tempfile
 import time
 from pathlib import Path
 
 import pyarrow.parquet as parquet
 import pytest
 
+from convert.errors import FileError
 from toolkit.apps.batch import run_batch, wish_of
 from toolkit.apps.page import job as module
 from toolkit.apps.page.job import FORMS, Job, StoppedError, Upload
@@ -140,6 +142,12 @@ def test_an_upload_keeps_its_name_as_far_as_it_is_safe(name: str, kept: str) -> 
     assert upload.path.name == kept
     assert upload.path.parent == upload.folder
     assert upload.path.read_bytes() == b"x"
+
+
+def test_an_upload_without_a_place_does_not_name_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(FileError, match=r"No such file or folder: a\.csv$"):
+        Upload("a.csv", b"x")
 
 
 def test_an_upload_goes_away_with_whoever_held_it(shared_shelf: Shelf) -> None:

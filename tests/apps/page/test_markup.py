@@ -16,6 +16,8 @@ from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.inference.divergence import compare
 
+from ...doors.nasty import NASTY
+
 HOSTILE = (
     "<script>alert(1)</script>",
     '<img src=x onerror="alert(1)">',
@@ -71,7 +73,7 @@ def both(reading: Callable[..., Analysis]) -> Comparison:
     return compare(author, reader, 0.2)
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", [*HOSTILE, *NASTY.values()])
 def test_nothing_foreign_becomes_markup(reading: Callable[..., Analysis], text: str) -> None:
     made = reading(text=f"so {text} ends", reasoning=f"It says “{text}”.", evidence=(text,), model=text)
     for piece in (

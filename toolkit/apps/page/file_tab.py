@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -26,11 +27,11 @@ from toolkit.settings import Settings
 
 ACCEPTED = ("csv", "tsv", "tab", "jsonl", "ndjson", "txt", "parquet", "gz")
 LOOK_EVERY = 1.0  # seconds
-_FOUND = "found"
 _MIME = {"csv": "text/csv", "jsonl": "application/x-ndjson", "parquet": "application/vnd.apache.parquet"}
-_DELIMITERS = {_FOUND: "as found", ",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-_ENCODINGS = (_FOUND, "utf-8", "cp1252", "latin-1", "utf-16")
-_HEADERS = {_FOUND: "as found", "yes": "names", "no": "a text"}
+# How a file is to be read: what is offered, and what it means for open_table.
+_DELIMITERS = {"as found": None, "comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
+_ENCODINGS = {"as found": None, "utf-8": "utf-8", "cp1252": "cp1252", "latin-1": "latin-1", "utf-16": "utf-16"}
+_HEADERS = {"as found": None, "names": True, "a text": False}
 
 
 def show(settings: Settings, shelf: Shelf) -> None:
@@ -56,11 +57,15 @@ def show(settings: Settings, shelf: Shelf) -> None:
 
 
 def _kept(given: Any) -> Upload:
-    """The upload on disk; another file replaces it and ends what was done with the last one."""
+    """The upload on disk; another file replaces it and ends what was done with the last one.
+
+    Raises:
+        FileError: as Upload; the next run tries again.
+    """
     if st.session_state.get("upload-id") != given.file_id:
         _forget()
-        st.session_state["upload-id"] = given.file_id
         st.session_state["upload"] = Upload(given.name, given.getvalue())
+        st.session_state["upload-id"] = given.file_id
     upload: Upload = st.session_state["upload"]
     return upload
 
@@ -83,9 +88,10 @@ def _drop_job() -> None:
 def _before(upload: Upload, settings: Settings, shelf: Shelf) -> None:
     table = _table(upload)
     if table.columns:
+        # Without a key: where the columns or the guess are others, it is another box and begins with the guess.
         position = st.selectbox(
-            "Column with the texts", range(len(table.columns)), index=table.text, key="text-column",
-            format_func=lambda n: visible(table.columns[n]), width=300,
+            "Column with the texts", range(len(table.columns)), index=table.text, width=300,
+            format_func=_told_apart(table.columns).__getitem__,
         )  # fmt: skip
         table = replace(table, text=position)
     st.html(markup.remark("The first texts:") + markup.lines(row.text for row in islice(table.rows(), 5)))
@@ -95,18 +101,25 @@ def _before(upload: Upload, settings: Settings, shelf: Shelf) -> None:
         st.rerun()
 
 
+def _told_apart(columns: Sequence[str]) -> list[str]:
+    """The names of the columns, with numbers where several have the same: Streamlit knows an option by its name."""
+    names = list(map(visible, columns))
+    often = Counter(names)
+    return [f"{name} (column {n})" if often[name] > 1 else name for n, name in enumerate(names, 1)]
+
+
 def _table(upload: Upload) -> Table:
     """The file as it was found to be, or as the visitor says that it is."""
+
+    def choice(label: str, offered: Mapping[str, Any]) -> Any:
+        # What was said of one file says nothing of the next.
+        return offered[st.selectbox(label, offered, width=160, key=f"{label}-{upload.folder.name}")]
+
     with st.expander("Does it look wrong?", key="form"), st.container(horizontal=True):
-        delimiter = st.selectbox("Cells end with", _DELIMITERS, format_func=_DELIMITERS.__getitem__, width=160)
-        encoding = st.selectbox("Encoding", _ENCODINGS, width=160)
-        header = st.selectbox("The first row holds", _HEADERS, format_func=_HEADERS.__getitem__, width=160)
-    return open_table(
-        upload.path,
-        delimiter=None if delimiter == _FOUND else delimiter,
-        encoding=None if encoding == _FOUND else encoding,
-        header=None if header == _FOUND else header == "yes",
-    )
+        delimiter = choice("Cells end with", _DELIMITERS)
+        encoding = choice("Encoding", _ENCODINGS)
+        header = choice("The first row holds", _HEADERS)
+    return open_table(upload.path, delimiter=delimiter, encoding=encoding, header=header)
 
 
 # Meanwhile

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from convert.files import explained
 from toolkit.apps.batch import run_batch, wish_of
 from toolkit.apps.overview import Overview
 from toolkit.apps.page.shelf import Shelf
@@ -35,14 +36,23 @@ class StoppedError(EmotionLRMError):
 
 
 class Upload:
-    """A file that a visitor gave, in a temporary folder that goes away with this object, or with ``discard``."""
+    """A file that a visitor gave, in a temporary folder that goes away with this object, or with ``discard``.
+
+    Raises:
+        FileError: for a full disk and the like; it names the file, not its temporary place.
+    """
 
     def __init__(self, name: str, content: bytes) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="emotion-lrm-"))
-        self.discard = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-        plain = re.sub(r"[^\w.() -]", "_", name.replace("\\", "/").rpartition("/")[2])[-80:].lstrip(". ")
-        self.path = self.folder / (plain or "texts")
-        self.path.write_bytes(content)
+        safe = re.sub(r"[^\w.() -]", "_", name.replace("\\", "/").rpartition("/")[2])[-80:].lstrip(". ") or "texts"
+        with explained(safe):
+            try:
+                self.folder = Path(tempfile.mkdtemp(prefix="emotion-lrm-"))
+                self.discard = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+                self.path = self.folder / safe
+                self.path.write_bytes(content)
+            except OSError as error:
+                error.filename = safe
+                raise
 
     def plain(self, sentence: str) -> str:
         """A sentence without the temporary folder, which says nothing to a visitor."""
