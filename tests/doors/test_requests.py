@@ -11,11 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 from toolkit.apps.api.bodies import LONGEST_TEXT
-from toolkit.apps.api.load_test import load_test
+from toolkit.apps.api.load_test import is_enough, load_test
+from toolkit.cli import main
 
 from ..apps.api.conftest import COMMAND, Server, started
-from .conftest import check_reading
+from .conftest import check_reading, check_sentence
 from .nasty import BLANK, LARGE, NAMES, RAW
+from .test_files import as_user, posix
 
 Texts = dict[str, str]
 
@@ -73,6 +75,13 @@ def test_bytes_that_are_no_utf_8(server: Server, name: str) -> None:
     assert (answer.status, answer.code) == (400, "not_json")
 
 
+def test_a_surrogate_in_utf_8_is_one_as_if_escaped(server: Server) -> None:
+    raw, escaped = (b'{"text": "%s lone", "mode": "fast"}' % one for one in (b"\xed\xa0\x80", b"\\ud800"))
+    answer = server.ask("/analyze_text", raw=raw)
+    assert answer.json["text"] == "\ud800 lone"
+    assert answer.body == server.ask("/analyze_text", raw=escaped).body
+
+
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "9" * 5000, "true", '["a"]', '{"a": 1}'])
 def test_what_is_no_text(server: Server, value: str) -> None:
     answer = server.ask("/analyze_text", raw=f'{{"text": {value}}}'.encode())
@@ -81,12 +90,32 @@ def test_what_is_no_text(server: Server, value: str) -> None:
     assert len(answer.body) < 1000
 
 
-def test_the_load_test_runs(tiny: Path) -> None:
-    options = ["--model", str(tiny), "--threads", "1", "--callers", "4", "--texts", "12"]
+@posix
+def test_a_key_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing, folder, locked = (tmp_path / name for name in ("missing", "folder", "locked"))
+    folder.mkdir()
+    locked.touch(0)
+    for path in (missing, folder):
+        code = main(["serve", "--api-key-file", str(path)])
+        assert check_sentence(code, capsys.readouterr().err).endswith(f": {path}.")
+    done = as_user("serve", "--api-key-file", str(locked))
+    assert check_sentence(done.returncode, done.stderr).endswith(f": {locked}.")
+
+
+def test_the_load_test_runs_and_says_what_is_too_little(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.apps.api.load_test.LEAST_EXPLAIN", 999)
+    options = ["--model", str(tiny), "--threads", "1", "--callers", "4", "--texts", "12", "--check"]
     done = CliRunner().invoke(load_test, options, catch_exceptions=False)
-    assert done.exit_code == 0
+    assert done.exit_code == 1
+    assert done.stderr == "Error: The server carries too little: explain must reach 999 and fast 0.9.\n"
     assert done.stdout.count(" texts/s ") == 4
     assert re.search(r"explain, 4 callers to one: [\d.]+; fast, server to in process: [\d.]+\n$", done.stdout)
+
+
+def test_what_the_load_test_takes_for_enough() -> None:
+    assert is_enough(2.0, 0.9)
+    assert not is_enough(1.99, 1.0)
+    assert not is_enough(3.0, 0.89)
 
 
 def test_nothing_above_ended_the_server(server: Any) -> None:

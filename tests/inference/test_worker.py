@@ -261,5 +261,16 @@ def test_the_async_twin_gives_failures_in_their_place_and_compares() -> None:
     asyncio.run(use())
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_a_comparison_that_fails_leaves_nothing_behind() -> None:
+    async def use() -> None:
+        async with await AsyncEmotionModel.load(capacity=1) as model:
+            with pytest.raises(QueueFullError):  # there is room for the author's reading only
+                await model.compare("sleep 1")
+            model.worker.submit("text").cancel()
+
+    asyncio.run(use())
+
+
 def test_both_lenses_are_compared(worker: WorkerModel) -> None:
     assert worker.compare("text").to_dict() == next(worker.compare_many(["text"])).to_dict()

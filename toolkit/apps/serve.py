@@ -9,8 +9,9 @@ import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,9 +21,8 @@ from toolkit.settings import PREFIX, Progress, Settings, is_quiet, model_options
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from toolkit.apps.api.gate import Limits
     from toolkit.inference.worker import WorkerModel
-
-FINISH = 5  # seconds more than one text may take, in which open requests finish after SIGTERM
 
 
 @click.command()
@@ -49,7 +49,7 @@ FINISH = 5  # seconds more than one text may take, in which open requests finish
 )
 @click.option(
     "--api-key-file",
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     metavar="FILE",
     help="A file with the key that callers must send.  [default: EMOTION_LRM_API_KEY, else none]",
 )
@@ -74,13 +74,13 @@ def serve(
     from toolkit.apps.api.application import make_application
     from toolkit.apps.api.gate import Limits
 
-    key = read_key(os.environ, api_key_file)
+    key, limits = read_key(os.environ, api_key_file), Limits(timeout, max_queue)
     with listening(host, port) as listener, _open(settings, workers, max_queue) as model:
         for lens in settings.lenses:
             model.wish(lens=lens, taxonomy=settings.taxonomy, mode=settings.mode)
-        application = make_application(model, settings, Limits(timeout, max_queue), key, origins)
+        application = make_application(model, settings, limits, key, origins)
         _announce(listener, key)
-        run(application, listener, timeout)
+        run(application, listener, limits)
 
 
 def check_extra() -> None:
@@ -168,13 +168,17 @@ def _announce(listener: socket.socket, key: str | None) -> None:
         click.echo("What can be asked: /docs. Ctrl-C ends the server.", err=True)
 
 
-def run(application: ASGIApp, listener: socket.socket, timeout: float) -> None:
+def run(application: ASGIApp, listener: socket.socket, limits: Limits) -> None:
     """Answer requests until SIGTERM, which ends this normally once open requests are answered, or Ctrl-C."""
     import uvicorn
 
+    from toolkit.apps.api.connection import Connection
+
+    connection: Any = partial(Connection, limits)  # uvicorn's types want a class
     config = uvicorn.Config(
-        application, lifespan="off", ws="none", access_log=False, log_config=None, server_header=False,
-        proxy_headers=False, timeout_graceful_shutdown=math.ceil(timeout) + FINISH,
+        application, http=connection, lifespan="off", ws="none", access_log=False, log_config=None,
+        server_header=False, proxy_headers=False,
+        timeout_graceful_shutdown=math.ceil(limits.seconds + limits.finish_seconds),
     )  # fmt: skip
     # uvicorn sends itself the signal again when it is done; that we were asked to end is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)

@@ -15,7 +15,7 @@ from toolkit.contract.analysis import Analysis, Comparison
 from toolkit.contract.lens import Lens
 from toolkit.errors import EmotionLRMError
 from toolkit.inference.divergence import check_shared, compare
-from toolkit.inference.protocol import QueueFullError
+from toolkit.inference.protocol import QueueFullError, RequestTimeoutError
 from toolkit.inference.request import Options
 from toolkit.inference.supervisor import Failure
 from toolkit.inference.worker import LOOK_AHEAD, Loading, WorkerModel
@@ -56,14 +56,22 @@ class AsyncEmotionModel:
     async def compare(
         self, text: str, *, taxonomy: str | None = None, mode: str = "explain", timeout: float | None = None
     ) -> Comparison:
-        """Read one text through both lenses. Errors as for ``EmotionModel.compare_many`` and :meth:`analyze`."""
+        """Read one text through both lenses; the failure of one ends the other.
+
+        Errors as for ``EmotionModel.compare_many`` and :meth:`analyze`.
+        """
         check_shared(taxonomy)
         for lens in Lens:
             self.worker.wish(lens=lens, taxonomy=taxonomy, mode=mode)
-        author, reader = await asyncio.gather(
-            *(self.analyze(text, timeout=timeout, lens=lens, taxonomy=taxonomy, mode=mode) for lens in Lens)
-        )
-        return compare(author, reader, self.worker.noise_line)
+        try:
+            async with asyncio.TaskGroup() as both:
+                author, reader = (
+                    both.create_task(self.analyze(text, timeout=timeout, lens=lens, taxonomy=taxonomy, mode=mode))
+                    for lens in Lens
+                )
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return compare(author.result(), reader.result(), self.worker.noise_line)
 
     def analyze_many(
         self, texts: Texts, *, timeout: float | None = None, **options: Unpack[Options]
@@ -72,28 +80,33 @@ class AsyncEmotionModel:
         return _until_failure(self.outcomes(texts, timeout=timeout, **options))
 
     def outcomes(
-        self, texts: Texts, *, timeout: float | None = None, **options: Unpack[Options]
+        self, texts: Texts, *, timeout: float | None = None, patience: float | None = None, **options: Unpack[Options]
     ) -> AsyncGenerator[Analysis | Failure, None]:
-        """As :meth:`analyze_many`, but a text that fails gives its error in its place and the rest goes on."""
+        """As :meth:`analyze_many`, but a text that fails gives its error in its place and the rest goes on.
+
+        Args:
+            timeout: seconds in which a text must be read from when it is asked for, which is many texts ahead.
+            patience: the same from when its outcome is awaited.
+        """
         self.worker.wish(**options)
-        return self._stream(texts, timeout, options)
+        return self._stream(texts, timeout, patience, options)
 
     async def _stream(
-        self, texts: Texts, timeout: float | None, options: Options
+        self, texts: Texts, timeout: float | None, patience: float | None, options: Options
     ) -> AsyncGenerator[Analysis | Failure, None]:
         caller = object()
         pending: deque[asyncio.Future[Analysis]] = deque()
         try:
             async for text in _each(texts):
                 while pending and (pending[0].done() or len(pending) >= LOOK_AHEAD):
-                    yield await _outcome(pending.popleft())
+                    yield await _outcome(pending.popleft(), patience)
                 while True:
                     try:
                         future = self.worker.submit(text, timeout=timeout, caller=caller, **options)
                         break
                     except QueueFullError:
                         if pending:
-                            yield await _outcome(pending.popleft())
+                            yield await _outcome(pending.popleft(), patience)
                         else:
                             await asyncio.sleep(0.02)  # others hold all the room
                     except EmotionLRMError as error:  # an empty text
@@ -102,7 +115,7 @@ class AsyncEmotionModel:
                         break
                 pending.append(asyncio.wrap_future(future))
             while pending:
-                yield await _outcome(pending.popleft())
+                yield await _outcome(pending.popleft(), patience)
         finally:
             for waiting in pending:
                 if not waiting.cancel() and not waiting.cancelled():
@@ -117,9 +130,12 @@ async def _until_failure(outcomes: AsyncGenerator[Analysis | Failure, None]) -> 
             yield outcome
 
 
-async def _outcome(future: asyncio.Future[Analysis]) -> Analysis | Failure:
+async def _outcome(future: asyncio.Future[Analysis], patience: float | None) -> Analysis | Failure:
     try:
-        return await future
+        async with asyncio.timeout(patience):
+            return await future
+    except TimeoutError:
+        return RequestTimeoutError(f"The text was not read within {patience:g} s.", "Allow more time.")
     except (EmotionLRMError, ConvertError) as error:
         return error
 

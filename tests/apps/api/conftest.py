@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse
@@ -19,13 +21,12 @@ STAND_IN = str(Path(__file__).parents[2] / "inference")
 COMMAND = "import sys; from toolkit.cli import main; sys.exit(main(['serve', *sys.argv[1:]]))"
 # The worker's model is the stand-in that does what its texts say; everything else is what a user gets.
 WITH_STAND_IN = f"""
-import functools, os, sys
+import functools, json, os, sys
 sys.path.insert(0, {STAND_IN!r})
 from toolkit.inference import supervisor
 supervisor.ENTRY = "stand_in:main"
 from toolkit.apps.api import gate
-if "BODY_SECONDS" in os.environ:
-    gate.Limits = functools.partial(gate.Limits, body_seconds=float(os.environ["BODY_SECONDS"]))
+gate.Limits = functools.partial(gate.Limits, **json.loads(os.environ.get("LIMITS", "{{}}")))
 {COMMAND}
 """
 JSON = {"Content-Type": "application/json"}
@@ -113,7 +114,10 @@ Serving = Callable[..., AbstractContextManager[Server]]
 
 @pytest.fixture(scope="session")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Serving:
-    """Starts a server with command line arguments and an environment; by default on the stand-in."""
+    """Starts a server with command line arguments and an environment; by default on the stand-in.
+
+    LIMITS in the environment is a JSON object of limits that no option sets.
+    """
     return lambda *arguments, script=WITH_STAND_IN, **environ: started(
         tmp_path_factory.mktemp("server") / "stderr", script, arguments, environ
     )
@@ -146,3 +150,22 @@ def started(errors: Path, script: str, arguments: Sequence[str], environ: Mappin
             yield Server(process, url, errors)
         finally:
             process.kill()
+
+
+def eventually(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.05)
+
+
+@contextmanager
+def holding(server: Any, path: Path) -> Iterator[Future[Any]]:
+    """A request that is being read until the end of the block."""
+    with ThreadPoolExecutor(1) as callers:
+        held = callers.submit(server.analyze, f"hold {path}")
+        try:
+            eventually(path.exists)
+            yield held
+        finally:
+            path.unlink(missing_ok=True)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,31 +20,12 @@ from toolkit.cli import main
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.errors import EmotionLRMError, UsageError
 
-JSON = {"Content-Type": "application/json"}
+from .conftest import JSON, eventually, holding
+
 KEYS = [
     "text", "lens", "taxonomy", "mode", "emotion", "fine_emotion", "confidence", "abstained", "emotions", "scores",
     "coverage", "outside", "reasoning", "evidence", "model",
 ]  # fmt: skip
-
-
-def eventually(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.05)
-
-
-@contextmanager
-def holding(server: Any, path: Path) -> Iterator[Future[Any]]:
-    """A request that is being read until the end of the block."""
-    with ThreadPoolExecutor(1) as callers:
-        held = callers.submit(server.analyze, f"hold {path}")
-        try:
-            eventually(path.exists)
-            yield held
-        finally:
-            path.unlink(missing_ok=True)
-
 
 # Readings
 
@@ -107,6 +85,13 @@ def test_many_callers_share_batches(server: Any) -> None:
     assert blocked.result().status == 200
     assert [one["text"] for one in found] == [f"text {n}" for n in range(100)]
     assert max(int(one["reasoning"].split()[2]) for one in found) > 4
+
+
+def test_a_worker_that_dies_costs_a_retry(server: Any, tmp_path: Path) -> None:
+    assert server.analyze(f"kill-once {tmp_path / 'mark'}").status == 200
+    answer = server.analyze("abort")
+    assert (answer.status, answer.code) == (500, "worker_died")
+    eventually(lambda: server.ask("/ready").status == 200)
 
 
 # Refusals
@@ -209,55 +194,6 @@ def test_nothing_above_ended_the_server(server: Any) -> None:
     assert server.ask("/health").json == {"status": "ok"}
     assert server.process.poll() is None
     assert "Traceback" not in server.said
-
-
-# Bounds
-
-
-def test_a_slow_body_is_given_up(serving: Any) -> None:
-    with serving(BODY_SECONDS="0.5") as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as slow:
-            slow.sendall(b"POST /analyze_text HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
-            slow.sendall(b"Content-Length: 100\r\n\r\n{")
-            answer = slow.makefile("rb").read()  # ends because the server closes the connection
-        assert answer.startswith(b"HTTP/1.1 408 ")
-        assert b'"slow_body"' in answer
-        assert server.analyze("a").status == 200
-
-
-def test_a_full_server_says_when_to_come_again(tmp_path: Path, serving: Any) -> None:
-    with serving("--max-queue", "1") as server, holding(server, tmp_path / "held") as held:
-        answer = server.analyze("text")
-        assert (answer.status, answer.code) == (503, "busy")
-        assert int(answer.headers["retry-after"]) > 0
-        assert server.ask("/health").status == 200
-    assert held.result().status == 200
-
-
-def test_a_text_that_takes_too_long_is_answered_in_time(serving: Any) -> None:
-    with serving("--timeout", "0.5") as server:
-        answer = server.analyze("sleep 5")
-        assert (answer.status, answer.code) == (504, "timeout")
-
-
-def test_work_ends_when_its_caller_is_gone(tmp_path: Path, serving: Any) -> None:
-    with serving("--max-queue", "2") as server:
-        with holding(server, tmp_path / "held"):
-            gone, response = server.begin("/analyze_batch", {"texts": [" ", f"kill-once {tmp_path / 'mark'}"]})
-            assert json.loads(response.readline())["status"] == "empty"
-            assert server.analyze("").status == 503  # both are open
-            response.close()
-            gone.close()
-            eventually(lambda: server.analyze("").status == 422)  # one is not any more
-        assert server.analyze("text").status == 200
-    assert not (tmp_path / "mark").exists()
-
-
-def test_a_worker_that_dies_costs_a_retry(server: Any, tmp_path: Path) -> None:
-    assert server.analyze(f"kill-once {tmp_path / 'mark'}").status == 200
-    answer = server.analyze("abort")
-    assert (answer.status, answer.code) == (500, "worker_died")
-    eventually(lambda: server.ask("/ready").status == 200)
 
 
 # Start and end

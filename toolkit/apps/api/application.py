@@ -116,13 +116,13 @@ def _add_readings(app: FastAPI, model: AsyncEmotionModel, default: Settings, lim
         """Read many texts; answers come as they are found, a line each. A text that fails costs its own line only."""
         options = asked.options(asked.lens, one_lens)
         model.worker.wish(**options)  # refused before the answer begins
-        return StreamingResponse(_rows(model, asked.texts, options), media_type="application/x-ndjson")
+        return StreamingResponse(_rows(model, asked.texts, options, limits.seconds), media_type="application/x-ndjson")
 
 
-async def _rows(model: AsyncEmotionModel, items: list[Item], options: Options) -> AsyncIterator[bytes]:
+async def _rows(model: AsyncEmotionModel, items: list[Item], options: Options, patience: float) -> AsyncIterator[bytes]:
     wish = model.worker.wish(**options)
     readable = (item.text for item in items if item.text.strip() and len(item.text) <= LONGEST_TEXT)
-    async with contextlib.aclosing(model.outcomes(readable, **options)) as outcomes:
+    async with contextlib.aclosing(model.outcomes(readable, patience=patience, **options)) as outcomes:
         for number, item in enumerate(items):
             row = Row(number, number if item.id is None else item.id, item.text)
             found: Analysis | str | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 from dataclasses import dataclass
 
@@ -12,7 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from toolkit.apps.api.refusals import BUSY, NO_KEY, NOT_JSON_TYPE, SLOW, TOO_LARGE, Refusal
 
 OPEN = {"/health", "/ready", "/docs", "/openapi.json"}  # these need no key: they tell nothing of anybody's texts
-DISCARDED = 1 << 26  # bytes of a body that is refused anyway
+DISCARDED = 1 << 26  # bytes of a body that turned out to be too large
+# What is read of a request that its head refuses: without some of it, its sender would not see the answer.
+REFUSED_BYTES, REFUSED_SECONDS, MOST_REFUSED = 1 << 20, 1.0, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +26,18 @@ class Limits:
         seconds: until one text is answered.
         requests: that may be open at once.
         body_bytes: of a request's body.
-        body_seconds: until it has arrived.
+        caller_seconds: that a caller may take over the head of a request, over its body, and over any piece of the
+            answer.
+        spare: connections that may be open beside those of ``requests``.
+        finish_seconds: more than one text may take, in which open requests finish when the server is asked to end.
     """
 
     seconds: float = 60.0
     requests: int = 256
     body_bytes: int = 1 << 22
-    body_seconds: float = 20.0
+    caller_seconds: float = 20.0
+    spare: int = 512
+    finish_seconds: float = 5.0
 
 
 class CallerGoneError(Exception):
@@ -45,24 +53,40 @@ class Gate:
 
     def __init__(self, app: ASGIApp, key: bytes | None, limits: Limits) -> None:
         self._app, self._key, self._limits = app, key, limits
-        self._open = 0
+        self._open = self._refused = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or let the application answer it."""
-        if scope["type"] != "http" or scope["method"] != "POST":
-            refusal = self._refusal(scope) if scope["type"] == "http" else None
-            await (refusal.response() if refusal else self._app)(scope, receive, send)
-            return
         refusal = self._refusal(scope)
+        try:
+            if refusal is not None:
+                await self._turn_away(refusal, scope, receive, send)
+            elif scope["method"] == "POST":
+                await self._let_in(scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
+        except (CallerGoneError, asyncio.CancelledError):
+            pass  # nobody listens any more, or the server ends and its time for open requests is over
+
+    async def _turn_away(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+        self._refused += 1
+        try:
+            if self._refused <= MOST_REFUSED:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(REFUSED_SECONDS):
+                        await _read(receive, 0, REFUSED_BYTES)
+            await refusal.response()(scope, receive, send)
+        finally:
+            self._refused -= 1
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._open += 1
         try:
-            body = await self._body(receive, refusal)
+            body = await self._body(receive)
             if isinstance(body, Refusal):
                 await body.response()(scope, receive, send)
             else:
                 await _while_called(self._app, scope, body, receive, send)
-        except CallerGoneError:
-            pass
         finally:
             self._open -= 1
 
@@ -83,20 +107,20 @@ class Gate:
         assert self._key is not None
         return hmac.compare_digest(shown.strip().encode("latin-1"), self._key) and scheme.lower() == "bearer"
 
-    async def _body(self, receive: Receive, refusal: Refusal | None) -> bytes | Refusal:
-        """The whole body, or why there is none; a refused one is read too, or its sender would not see the answer."""
+    async def _body(self, receive: Receive) -> bytes | Refusal:
+        """The whole body, or why there is none."""
         try:
-            async with asyncio.timeout(self._limits.body_seconds):
-                body = await _read(receive, 0 if refusal else self._limits.body_bytes)
+            async with asyncio.timeout(self._limits.caller_seconds):
+                body = await _read(receive, self._limits.body_bytes, DISCARDED)
         except TimeoutError:
             return SLOW
-        return refusal or (TOO_LARGE if body is None else body)
+        return TOO_LARGE if body is None else body
 
 
-async def _read(receive: Receive, most: int) -> bytes | None:
-    """A body of at most ``most`` bytes, counted as they come; of a larger one, nothing is kept."""
+async def _read(receive: Receive, most: int, discarded: int) -> bytes | None:
+    """A body of at most ``most`` bytes, counted as they come; of a larger one, so many are read and none kept."""
     body, size, more = bytearray(), 0, True
-    while more and size <= DISCARDED:
+    while more and size <= discarded:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise CallerGoneError

@@ -23,13 +23,15 @@ from toolkit.errors import EmotionLRMError
 from toolkit.settings import Settings, model_options, open_model
 
 ROUNDS = 3
+LEAST_EXPLAIN, LEAST_FAST = 2.0, 0.9
 
 
 @click.command()
 @click.option("--callers", type=click.IntRange(2, 256), default=32, show_default=True, help="How many at once.")
 @click.option("--texts", "count", type=click.IntRange(8, 300), default=300, show_default=True, help="Texts a round.")
+@click.option("--check", is_flag=True, help="Fail where the server carries less than it should.")
 @model_options
-def load_test(callers: int, count: int, settings: Settings) -> None:
+def load_test(callers: int, count: int, check: bool, settings: Settings) -> None:
     """Compare many callers with one, and the server with the model in process: the median of three rounds each."""
     lines = asset("data", "samples", "bench_300.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [str(json.loads(line)["text"]) for line in lines][:count]
@@ -50,6 +52,15 @@ def load_test(callers: int, count: int, settings: Settings) -> None:
     for name, found in speeds.items():
         click.echo(f"{name:<22} {median(found):7.1f} texts/s   ({', '.join(f'{x:.1f}' for x in found)})")
     click.echo(f"explain, {callers} callers to one: {many / one:.2f}; fast, server to in process: {fast / ours:.2f}")
+    if check and not is_enough(many / one, fast / ours):
+        raise click.ClickException(
+            f"The server carries too little: explain must reach {LEAST_EXPLAIN:g} and fast {LEAST_FAST:g}."
+        )
+
+
+def is_enough(explain: float, fast: float) -> bool:
+    """Whether sharing batches pays (explain: many callers to one) and the server costs little (fast: to in process)."""
+    return explain >= LEAST_EXPLAIN and fast >= LEAST_FAST
 
 
 def speed(address: tuple[str, int], texts: list[str], mode: str, callers: int) -> float:

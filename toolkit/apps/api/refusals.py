@@ -19,7 +19,7 @@ from toolkit.errors import EmotionLRMError, UsageError
 from toolkit.inference.protocol import QueueFullError, RequestTimeoutError, WorkerDiedError
 
 RETRY_AFTER = {"Retry-After": "2"}  # seconds
-CLOSE = {"Connection": "close"}  # part of the body is still under way
+CLOSE = {"Connection": "close"}  # part of the body may still be under way
 
 
 class Told(BaseModel):
@@ -54,14 +54,14 @@ class Refusal:
 
 NO_KEY = Refusal(
     401, "no_key", "The API key is missing or wrong.", "Send the header Authorization: Bearer KEY.",
-    {"WWW-Authenticate": "Bearer"},
+    {"WWW-Authenticate": "Bearer", **CLOSE},
 )  # fmt: skip
 SLOW = Refusal(408, "slow_body", "The body did not arrive in time.", "Send it again, or in smaller parts.", CLOSE)
 TOO_LARGE = Refusal(413, "body_too_large", "The body is too large.", "Send the texts in several requests.", CLOSE)
 NOT_JSON_TYPE = Refusal(
-    415, "wrong_content_type", "The body must be JSON.", "Send the header Content-Type: application/json."
+    415, "wrong_content_type", "The body must be JSON.", "Send the header Content-Type: application/json.", CLOSE
 )
-BUSY = Refusal(503, "busy", "Too many requests are open already.", "Try again in a moment.", RETRY_AFTER)
+BUSY = Refusal(503, "busy", "Too many requests are open already.", "Try again in a moment.", {**RETRY_AFTER, **CLOSE})
 NOT_READY = Refusal(503, "not_ready", "No worker has the model loaded.", "Try again in a moment.", RETRY_AFTER)
 INTERNAL = Refusal(
     500, "internal", "The server failed unexpectedly.", "Try again; if it happens again, look at what the server says."
