@@ -2,7 +2,7 @@
 
 import ctypes
 import itertools
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from convert.tensors import Floats
 from convert.tokens import gguf_tokens
 
 _RUN = 1536  # columns whose products are kept together: memory grows with it, and so does what rounding can mend
+_ROWS = 256  # inputs of a matrix that wait for their products to be taken
 
 
 class _Tensor(ctypes.Structure):
@@ -42,12 +43,15 @@ _F32 = 0
 _OBJECT_SIZE = 32  # what ggml keeps beside each tensor
 
 
-def input_moments(path: Path | str, texts: Sequence[str], threads: int = 1, n_ctx: int = 256) -> dict[str, Moments]:
+def input_moments(
+    path: Path | str, texts: Sequence[str], threads: int = 1, n_ctx: int = 256, matrices: Container[str] | None = None
+) -> dict[str, Moments]:
     """Let a model read some texts and return, for each matrix of its blocks, the moments of its inputs.
 
     Args:
         path: a GGUF of floats.
         texts: read one by one, control tokens included; the more and the likelier, the better. Cut to ``n_ctx`` tokens.
+        matrices: names of those that are wanted; None for all.
         threads: CPU threads.
 
     Raises:
@@ -58,7 +62,7 @@ def input_moments(path: Path | str, texts: Sequence[str], threads: int = 1, n_ct
     tokens = [ids[:n_ctx] for ids in gguf_tokens(path, texts) if ids]
     if not tokens:
         raise ConvertError("There is no text to weigh the rounding by")
-    watch = _Watch(header)
+    watch = _Watch(header, matrices)
     with Evaluator(path, n_ctx, threads, watch=watch) as model:
         for ids in tokens:
             watch.sources.clear()  # tensors of the last pass may stand where others did
@@ -69,14 +73,17 @@ def input_moments(path: Path | str, texts: Sequence[str], threads: int = 1, n_ct
 class _Watch:
     """Called by llama.cpp before and after every operation; collects the inputs of the wanted matrices."""
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, matrices: Container[str] | None) -> None:
         self.wanted = {
             tensor.name: tensor.shape[1]
             for tensor in header.tensors
-            if tensor.name.startswith("blk.") and len(tensor.shape) == 2
+            if tensor.name.startswith("blk.")
+            and len(tensor.shape) == 2
+            and (matrices is None or tensor.name in matrices)
         }
         self.sources: dict[int, str] = {}  # input -> the first matrix it met: q, k and v share theirs
         self._shared: dict[str, str] = {}
+        self._waiting: dict[str, list[Floats]] = {}
         self._sums: dict[str, list[Floats]] = {}
         self._counts: dict[str, int] = {}
 
@@ -101,13 +108,13 @@ class _Watch:
         Raises:
             ConvertError: where llama.cpp did not show the inputs of a matrix.
         """
-        unseen = [name for name in self.wanted if self._shared.get(name) not in self._sums]
+        unseen = [name for name in self.wanted if self._shared.get(name) not in self._counts]
         if unseen:
             raise ConvertError(f"llama.cpp does not show the inputs of {unseen[0]}", "Choose another file type.")
-        return {
-            name: [total / np.float32(self._counts[first]) for total in self._sums[first]]
-            for name, first in self._shared.items()
-        }
+        for first in self._counts:
+            self._add_up(first)
+        means = {first: [total / np.float32(n) for total in self._sums[first]] for first, n in self._counts.items()}
+        return {name: means[first] for name, first in self._shared.items()}
 
     def _take(self, name: str, source: _Tensor) -> None:
         columns = self.wanted[name]
@@ -115,12 +122,21 @@ class _Watch:
         if (source.type, source.ne[0], source.nb[1]) != (_F32, columns, 4 * columns):
             return  # nothing may be raised through native code; `moments` says what is missing
         seen = (ctypes.c_float * (rows * columns)).from_address(source.data)
-        inputs = np.ctypeslib.as_array(seen).reshape(rows, columns)
-        runs = _runs(columns)
+        self._waiting.setdefault(name, []).append(np.ctypeslib.as_array(seen).reshape(rows, columns).copy())
+        self._counts[name] = self._counts.get(name, 0) + rows
+        if sum(len(inputs) for inputs in self._waiting[name]) >= _ROWS:
+            self._add_up(name)
+
+    def _add_up(self, name: str) -> None:
+        """Take the products of the inputs that wait: one large product costs a fraction of one for each text."""
+        waiting = self._waiting.pop(name, None)
+        if waiting is None:
+            return
+        inputs = np.concatenate(waiting)
+        runs = _runs(inputs.shape[1])
         sums = self._sums.setdefault(name, [np.zeros((run.stop - run.start,) * 2, np.float32) for run in runs])
         for run, total in zip(runs, sums, strict=True):
             total += inputs[:, run].T @ inputs[:, run]
-        self._counts[name] = self._counts.get(name, 0) + rows
 
 
 def _runs(columns: int) -> list[slice]:

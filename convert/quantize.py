@@ -127,7 +127,8 @@ def _moments(
 
     if progress is not None:
         progress(0, len(texts), f"reading {len(texts)} texts")
-    return input_moments(header.path, texts, threads or os.cpu_count() or 1)
+    rounded = {t.name for t in header.tensors if tensor_type(MIXED, t.name, t.shape) == "Q4_0"}
+    return input_moments(header.path, texts, threads or os.cpu_count() or 1, matrices=rounded)
 
 
 def _quantize_direct(
