@@ -50,10 +50,10 @@ _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 @dataclass(frozen=True, slots=True)
 class BaseClaim:
-    """What ``base.json`` says the adapter was trained on."""
+    """What ``base.json`` says the adapter was trained on; there is no hash where the base was a folder."""
 
     model_id: str
-    gguf_sha256: str
+    gguf_sha256: str | None
     architecture: str
 
 
@@ -137,7 +137,8 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
 def require_base(adapter: Adapter, base_gguf: Path | str, header: Header) -> str:
     """Return the SHA-256 of a base GGUF, after making sure that it is the one the adapter was trained on.
 
-    An adapter without ``base.json`` (not trained by this project) is held only against the shapes of the base.
+    An adapter without ``base.json`` (not trained by this project) is held only against the shapes of the base, one that
+    was trained on a folder against its architecture as well.
 
     Raises:
         AdapterError: another architecture, or another file.
@@ -151,10 +152,11 @@ def require_base(adapter: Adapter, base_gguf: Path | str, header: Header) -> str
             f"it was trained on a {adapter.base.architecture} model and the base is {header.architecture}",
             f"Use {adapter.base.model_id}.",
         )
-    if adapter.base.gguf_sha256 != digest:
+    trained_on = adapter.base.gguf_sha256
+    if trained_on is not None and trained_on != digest:
         raise _bad(
             adapter.path,
-            f"it was trained on another base (SHA-256 {adapter.base.gguf_sha256[:12]}…, this file has {digest[:12]}…)",
+            f"it was trained on another base (SHA-256 {trained_on[:12]}…, this file has {digest[:12]}…)",
             f"Use the GGUF of {adapter.base.model_id} it was trained on.",
         )
     return digest
@@ -252,8 +254,9 @@ def _read_base(folder: Path) -> BaseClaim | None:
     if not (folder / BASE_FILE).exists():
         return None
     base = read_json_object(folder / BASE_FILE, partial(_bad, folder))
+    digest = base.get("gguf_sha256")
     try:
-        return BaseClaim(str(base["model_id"]), str(base["gguf_sha256"]).lower(), str(base["architecture"]))
+        return BaseClaim(str(base["model_id"]), digest and str(digest).lower(), str(base["architecture"]))
     except KeyError as error:
         raise _bad(folder, f"its {BASE_FILE} lacks {error}") from error
 

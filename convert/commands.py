@@ -2,10 +2,10 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -56,18 +56,27 @@ def convert() -> None:
 @_out
 @_file_type(DIRECT_TYPES, "BF16")
 @click.option("--torch", "with_torch", is_flag=True, help="Merge with torch and PEFT into a Hugging Face folder.")
-def merge(base: Path, adapter: Path, out: Path, file_type: str, with_torch: bool) -> None:
+def merge(
+    base: Path,
+    adapter: Path,
+    out: Path,
+    file_type: str,
+    with_torch: bool,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
     """Merge a LoRA adapter into its base."""
     if with_torch:
+        if file_type not in ("BF16", "F32"):
+            raise click.UsageError("With --torch the file type is BF16 or F32.")
         from convert.merge_hf import merge_hf
 
-        click.echo(merge_hf(base, adapter, out))
+        click.echo(merge_hf(base, adapter, out, "float32" if file_type == "F32" else "bfloat16", metadata))
         return
     if base.is_dir():
         raise click.UsageError("A model folder needs --torch; without it, give a base GGUF.")
     from convert.merge import merge_adapter
 
-    click.echo(merge_adapter(base, adapter, out, file_type, progress=show_progress))
+    click.echo(merge_adapter(base, adapter, out, file_type, metadata, progress=show_progress))
 
 
 @convert.command()
@@ -94,20 +103,25 @@ def average(adapters: tuple[Path, ...], out: Path, weights: str | None, rank: in
 @convert.command()
 @click.argument("folder", type=_FOLDER)
 @_out
-@_file_type(DIRECT_TYPES, "BF16")
+@click.option(
+    "-t",
+    "--file-type",
+    type=click.Choice(DIRECT_TYPES, case_sensitive=False),
+    help="How the weights are stored; of an adapter, F16 or F32.  [default: BF16, of an adapter F16]",
+)
 @click.option("--base", type=_FILE, envvar="EMOTION_LRM_BASE", help="For an adapter folder: the GGUF it belongs to.")
-def gguf(folder: Path, out: Path, file_type: str, base: Path | None) -> None:
+def gguf(folder: Path, out: Path, file_type: str | None, base: Path | None) -> None:
     """Write a Hugging Face model FOLDER as GGUF, or a LoRA folder as GGUF-LoRA (give --base)."""
     if not (folder / "adapter_config.json").is_file():
         from convert.hf_to_gguf import hf_to_gguf
 
-        click.echo(hf_to_gguf(folder, out, file_type, progress=show_progress))
+        click.echo(hf_to_gguf(folder, out, file_type or "BF16", progress=show_progress))
         return
     if base is None:
         raise click.UsageError("An adapter folder needs --base, the GGUF it belongs to.")
     from convert.gguf_lora import adapter_to_gguf
 
-    click.echo(adapter_to_gguf(base, folder, out, "F32" if file_type.upper() == "F32" else "F16"))
+    click.echo(adapter_to_gguf(base, folder, out, file_type or "F16"))
 
 
 @convert.command()
@@ -177,12 +191,19 @@ def print_report(report: "VerifyReport", as_json: bool) -> None:
 @_out
 @_file_type(FILE_TYPES, default_file_type())
 @click.option("--chat-template", type=_FILE, help="A file that becomes the model's chat template.")
-def build(base: Path, adapter: Path, out: Path, file_type: str, chat_template: Path | None) -> None:
+def build(
+    base: Path,
+    adapter: Path,
+    out: Path,
+    file_type: str,
+    chat_template: Path | None,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
     """Merge, quantize and check in one go; what is built already is kept."""
     from convert.build import build_model
 
     template = chat_template.read_text(encoding="utf-8") if chat_template else None
-    result = build_model(base, adapter, out, file_type, chat_template=template, progress=show_progress)
+    result = build_model(base, adapter, out, file_type, metadata, template, show_progress)
     click.echo(f"{result.path}  {result.file_type}  {result.n_bytes / 1e6:.1f} MB")
     click.echo(f"built in {result.seconds:.1f} s" if result.built else "was there already", err=True)
 

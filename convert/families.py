@@ -125,21 +125,39 @@ def offset(folder: ModelFolder, name: str) -> float:
     return 1.0 if folder.architecture == "gemma3" and name.endswith("norm.weight") else 0.0
 
 
+def tied(folder: ModelFolder) -> bool:
+    """Say whether the head is the embeddings, in which case a stored head is passed over."""
+    default = folder.architecture == "gemma3"  # what transformers assumes where the config is silent
+    return bool(folder.config.get("tie_word_embeddings", default))
+
+
 def expected_shapes(folder: ModelFolder) -> Mapping[str, tuple[int, ...]]:
-    """Return the shape each matrix of a block must have, by the end of its Hugging Face name."""
+    """Return the shape of every tensor of a block, by the end of its Hugging Face name."""
     width, hidden, head = number(folder, "hidden_size"), number(folder, "intermediate_size"), head_dimension(folder)
     q_rows, kv_rows = head * number(folder, "num_attention_heads"), head * kv_heads(folder)
-    return {
-        "self_attn.q_proj.weight": (q_rows, width),
-        "self_attn.k_proj.weight": (kv_rows, width),
-        "self_attn.v_proj.weight": (kv_rows, width),
-        "self_attn.o_proj.weight": (width, q_rows),
-        "mlp.gate_proj.weight": (hidden, width),
-        "mlp.up_proj.weight": (hidden, width),
-        "mlp.down_proj.weight": (width, hidden),
-        "input_layernorm.weight": (width,),
-        "post_attention_layernorm.weight": (width,),
+    matrices = {
+        "self_attn.q_proj": (q_rows, width),
+        "self_attn.k_proj": (kv_rows, width),
+        "self_attn.v_proj": (kv_rows, width),
+        "self_attn.o_proj": (width, q_rows),
+        "mlp.gate_proj": (hidden, width),
+        "mlp.up_proj": (hidden, width),
+        "mlp.down_proj": (width, hidden),
     }
+    norms = {"input_layernorm": (width,), "post_attention_layernorm": (width,)}
+    if folder.architecture in ("qwen3", "gemma3"):
+        norms |= {"self_attn.q_norm": (head,), "self_attn.k_norm": (head,)}
+    if folder.architecture == "gemma3":
+        norms |= {"pre_feedforward_layernorm": (width,), "post_feedforward_layernorm": (width,)}
+    biases = {f"{name}.bias": (shape[0],) for name, shape in matrices.items() if _has_bias(folder, name)}
+    return {f"{name}.weight": shape for name, shape in {**matrices, **norms}.items()} | biases
+
+
+def _has_bias(folder: ModelFolder, matrix: str) -> bool:
+    if folder.architecture == "qwen2":
+        return matrix.endswith(("q_proj", "k_proj", "v_proj"))
+    setting = "attention_bias" if matrix.startswith("self_attn.") else "mlp_bias"
+    return folder.architecture == "llama" and bool(folder.config.get(setting))
 
 
 def _refuse_unsupported(folder: ModelFolder) -> None:
@@ -149,8 +167,13 @@ def _refuse_unsupported(folder: ModelFolder) -> None:
         raise folder.fail(f"its activation is {activation}, and llama.cpp computes {_ACTIVATIONS[arch]} for {arch}")
     if config.get("use_sliding_window"):
         raise folder.fail("it uses a sliding window, which llama.cpp does not do for this architecture")
-    if float(config.get("partial_rotary_factor") or 1.0) != 1.0:
-        raise folder.fail("it rotates only a part of each head (partial_rotary_factor)")
+    for settings in (config, rope_parameters(folder)):
+        if float(settings.get("partial_rotary_factor") or 1.0) != 1.0:
+            raise folder.fail("it rotates only a part of each head (partial_rotary_factor)")
+    if arch in ("qwen3", "gemma3") and config.get("attention_bias"):
+        raise folder.fail(f"its attention has biases (attention_bias), which llama.cpp does not load for {arch}")
+    if arch == "qwen2" and head_dimension(folder) * number(folder, "num_attention_heads") != config.get("hidden_size"):
+        raise folder.fail("its head_dim is not hidden_size / num_attention_heads, as llama.cpp expects for qwen2")
     for setting in ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"):
         if config.get(setting):
             raise folder.fail(f"it sets {setting}, which llama.cpp does not do for {arch}")

@@ -1,7 +1,7 @@
 """A bounded check of a GGUF file in pure Python, run before native code sees the file.
 
 llama.cpp trusts much of what a file says; a bad one can abort the process. This reader trusts nothing: every count is
-held against the bytes that are there, the file is streamed, and no more than about 30 MB are ever allocated.
+held against the bytes that are there, the file is streamed, and no more than about 45 MB are ever allocated.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little-endian).
 """
 
@@ -53,6 +53,9 @@ GGML_TYPES: Mapping[int, tuple[str, int, int]] = MappingProxyType(
     }
 )
 
+_MODEL_TYPES = frozenset(name for name, _, _ in GGML_TYPES.values()) - {"I8", "I16", "I32", "I64", "F64"}
+_ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
+
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 
@@ -64,8 +67,12 @@ _MAX_STRING_BYTES = 1 << 20
 _MAX_ITEMS = 4_000_000
 _MAX_VOCABULARY = 524_288
 _MAX_BLOCKS = 512  # LLAMA_MAX_LAYERS
+_MAX_EXPERTS = 1_024  # LLAMA_MAX_EXPERTS
+_MAX_HEAD = 1 << 16
 _KEPT_ITEMS = 64
-_KEPT_BYTES = 4 << 20
+_KEPT_BYTES = 8 << 20
+_VALUE_BYTES = 100  # what Python takes for a short value, its key aside
+_CHARACTER_BYTES = 4  # what it takes for each character of a text, if there is an emoji among them
 _MAX_ALIGNMENT = 65_536
 
 
@@ -216,10 +223,24 @@ class _Reader:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def string(self, limit: int) -> bytes:
-        length = self.number("<Q")
+        return self.take(self._length(limit))
+
+    def _text(self, limit: int) -> str:
+        length = self._length(limit)
+        self._keep(_CHARACTER_BYTES * length)
+        return self.take(length).decode()
+
+    def _length(self, limit: int) -> int:
+        length: int = self.number("<Q")
         if length > limit:
             self.fail(f"a string claims {length} bytes")
-        return self.take(length)
+        return length
+
+    def _keep(self, n_bytes: int) -> None:
+        """Count what is about to stay in memory."""
+        self.kept += n_bytes
+        if self.kept > _KEPT_BYTES:
+            self.fail("its metadata is too large")
 
     def header(self) -> Header:
         if self.size == 0:
@@ -266,7 +287,7 @@ class _Reader:
         types: dict[str, tuple[int, int | None]] = {}
         offsets: dict[str, int] = {}
         for _ in range(n_keys):
-            key = self.string(_MAX_KEY_BYTES).decode()
+            key = self._text(_MAX_KEY_BYTES)
             if key in metadata:
                 self.fail(f"the key {key[:60]!r} is there twice")
             value_type = self.number("<I")
@@ -277,16 +298,12 @@ class _Reader:
             else:
                 metadata[key] = self._value(value_type)
                 types[key] = (value_type, None)
-            self.kept += len(key) + 100
-            if self.kept > _KEPT_BYTES:
-                self.fail("its metadata is too large")
         return metadata, types, offsets
 
     def _value(self, value_type: int) -> Any:
+        self._keep(_VALUE_BYTES)
         if value_type == _STRING:
-            raw = self.string(_MAX_STRING_BYTES)
-            self.kept += len(raw)
-            return raw.decode()
+            return self._text(_MAX_STRING_BYTES)
         if value_type == _BOOL:
             return self._bool(self.take(1))
         if value_type not in _SCALARS:
@@ -311,10 +328,7 @@ class _Reader:
             self.skip(length * struct.calcsize(_SCALARS[item_type]))
             return item_type, place
         for _ in range(length):
-            size = self.number("<Q")
-            if size > _MAX_STRING_BYTES:
-                self.fail(f"a string claims {size} bytes")
-            self.skip(size)
+            self.skip(self._length(_MAX_STRING_BYTES))
         return item_type, place
 
     def _alignment(self, metadata: dict[str, Any], types: dict[str, tuple[int, int | None]]) -> int:
@@ -373,15 +387,24 @@ def _check_model(header: Header, architectures: tuple[str, ...] | None) -> None:
         fail(f"it holds no model but a {header.metadata['general.type']!r}")
     if not header.tensors:
         fail("it holds no tensors")
+    _check_types(header, fail)
     _check_sizes(header, fail)
     _check_tokenizer(header, fail)
+
+
+def _check_types(header: Header, fail: Callable[[str], NoReturn]) -> None:
+    """llama.cpp computes with vectors in 32 bits only, and with no whole numbers; it aborts where it meets others."""
+    for tensor in header.tensors:
+        is_vector = tensor.n_elements == tensor.shape[-1]
+        if tensor.type not in (("F32",) if is_vector else _MODEL_TYPES):
+            fail(f"the {'vector' if is_vector else 'matrix'} {tensor.name} is stored as {tensor.type}")
 
 
 def _check_sizes(header: Header, fail: Callable[[str], NoReturn]) -> None:
     """Hold the model's dimensions against each other: zero heads, for one, would divide by zero in native code."""
 
-    def whole_number(name: str, low: int, high: int) -> int:
-        value = header.metadata.get(f"{header.architecture}.{name}")
+    def whole_number(name: str, low: int, high: int, default: int | None = None) -> int:
+        value = _told(header, name, default)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             fail(f"{header.architecture}.{name} is {value!r}")
         return value
@@ -390,15 +413,45 @@ def _check_sizes(header: Header, fail: Callable[[str], NoReturn]) -> None:
     width = whole_number("embedding_length", 1, 1 << 20)
     heads = whole_number("attention.head_count", 1, 1 << 16)
     whole_number("context_length", 1, 1 << 31)
-    key = f"{header.architecture}.attention.head_count_kv"
-    if key in header.metadata and heads % whole_number("attention.head_count_kv", 1, heads):
-        fail(f"{header.metadata[key]} key-value heads do not divide {heads} heads")
+    kv_heads = whole_number("attention.head_count_kv", 1, heads, heads)
+    if heads % kv_heads:
+        fail(f"{kv_heads} key-value heads do not divide {heads} heads")
     embedding = header.tensor("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2 or embedding.shape[1] != width:
         fail("its token embeddings are missing or of the wrong shape")
     for block in range(n_blocks):
         if header.tensor(f"blk.{block}.attn_norm.weight") is None:
             fail(f"block {block} of {n_blocks} is missing")
+    if header.architecture in ARCHITECTURES:
+        _check_asserted(header, whole_number, width // heads, fail)
+
+
+def _check_asserted(
+    header: Header, whole_number: Callable[..., int], usual_head: int, fail: Callable[[str], NoReturn]
+) -> None:
+    """What llama.cpp asserts of the families in ``ARCHITECTURES``, and an assertion ends the whole process."""
+    head = whole_number("attention.key_length", 2, _MAX_HEAD, usual_head)
+    if head % 2:
+        fail(f"its heads have {head} dimensions, which make no pairs")
+    for name in ("attention.key_length", "attention.value_length", "rope.dimension_count"):
+        for end in ("", "_swa"):
+            whole_number(name + end, head, head, head)
+    experts = whole_number("expert_count", 0, _MAX_EXPERTS, 0)
+    whole_number("expert_used_count", min(experts, 1), experts, 0)
+    for name in ("expert_group_count", "nextn_predict_layers"):
+        whole_number(name, 0, 0, 0)
+    epsilon, scaling = _told(header, "attention.layer_norm_rms_epsilon"), _told(header, "rope.scaling.type", "none")
+    if not isinstance(epsilon, float) or not 0 <= epsilon < 1:
+        fail(f"the epsilon of its norms is {epsilon!r}")
+    if scaling not in _ROPE_SCALINGS:
+        fail(f"its rope scaling is {scaling!r}")
+    if _told(header, "attention.causal", True) is not True:
+        fail("its attention looks ahead")
+
+
+def _told(header: Header, name: str, default: Any = None) -> Any:
+    """What the metadata under the architecture's own prefix says."""
+    return header.metadata.get(f"{header.architecture}.{name}", default)
 
 
 def _check_tokenizer(header: Header, fail: Callable[[str], NoReturn]) -> None:
@@ -418,7 +471,7 @@ def _check_tokenizer(header: Header, fail: Callable[[str], NoReturn]) -> None:
     if embedding is not None and embedding.shape[0] != tokens:
         fail(f"{tokens} tokens but {embedding.shape[0]} token embeddings")
     _check_token_ids(header, tokens, fail)
-    _check_tokens_differ(header, fail)
+    _check_tokens_differ(header, tokens, fail)
 
 
 def _array_length(header: Header, key: str, item_types: tuple[int, ...]) -> int | None:
@@ -438,16 +491,13 @@ def _check_token_ids(header: Header, n_tokens: int, fail: Callable[[str], NoRetu
             fail(f"{key} is {value!r}, outside the vocabulary of {n_tokens}")
 
 
-def _check_tokens_differ(header: Header, fail: Callable[[str], NoReturn]) -> None:
+def _check_tokens_differ(header: Header, n_tokens: int, fail: Callable[[str], NoReturn]) -> None:
     """llama.cpp asserts that no token is there twice, and an assertion ends the whole process."""
     with explained(header.path), open(header.path, "rb") as file:
         reader = _Reader(file, header.path)
-        place = header.metadata["tokenizer.ggml.tokens"]
-        if isinstance(place, list):
-            if len(set(place)) != len(place):
-                fail("a token is in its vocabulary twice")
-            return
-        reader.go_to(place.offset)
-        hashes = sorted(array("q", (hash(reader.string(_MAX_STRING_BYTES)) for _ in range(place.length))))
+        reader.go_to(header.value_offsets["tokenizer.ggml.tokens"] + 12)  # past the type and number of the items
+        # an empty token is given this name by llama.cpp
+        tokens = (reader.string(_MAX_STRING_BYTES) or b"[EMPTY_%d]" % index for index in range(n_tokens))
+        hashes = sorted(array("q", map(hash, tokens)))
     if any(left == right for left, right in itertools.pairwise(hashes)):
         fail("a token is in its vocabulary twice")

@@ -18,8 +18,12 @@ ARCHITECTURES = {
     "Gemma3ForCausalLM": "gemma3",
 }
 
+METADATA_FILE = "emotion_lrm.json"
+"""What a merged model has to say of itself, as JSON; it becomes the metadata of the GGUF."""
+
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_FLOATS = ("F64", "F32", "F16", "BF16")
 _IGNORED = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
 
 
@@ -90,6 +94,10 @@ def _tensors(folder: Path) -> dict[str, StoredTensor]:
         tensors |= {name: tensor for name, tensor in stored.items() if not name.endswith(_IGNORED)}
     if not tensors:
         raise bad_folder(folder, "it holds no weights")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _FLOATS:
+            reason = f"its weights are quantized already ({name} is stored as {tensor.dtype})"
+            raise bad_folder(folder, reason, "Use the unquantized model.")
     return tensors
 
 

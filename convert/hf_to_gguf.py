@@ -9,18 +9,11 @@ import numpy as np
 from gguf.gguf_writer import GGUFValue
 
 from convert.errors import ConvertError
-from convert.families import (
-    expected_shapes,
-    model_fields,
-    number,
-    offset,
-    rope_factors,
-    row_order,
-)
+from convert.families import expected_shapes, model_fields, number, offset, rope_factors, row_order, tied
 from convert.file_types import DIRECT_TYPES, file_type_number, require_file_type, tensor_type
 from convert.files import replacing, require_space
 from convert.gguf_file import Progress, TensorPlan, as_field, own_fields, read_back, write_gguf
-from convert.hf_folder import ModelFolder, read_folder, read_json
+from convert.hf_folder import METADATA_FILE, ModelFolder, read_folder, read_json
 from convert.hf_tokenizer import normalizes_to_nfc, tokenizer_fields
 from convert.rounding import rounding_of
 from convert.safetensors_file import StoredTensor
@@ -46,7 +39,8 @@ def hf_to_gguf(
         folder: config.json, tokenizer.json, one or many safetensors.
         out: the file to write; it appears whole or not at all.
         file_type: one of ``DIRECT_TYPES``.
-        metadata, chat_template, progress: as for ``convert.merge.merge_adapter``.
+        metadata: as for ``convert.merge.merge_adapter``; it goes before what the folder's ``METADATA_FILE`` says.
+        chat_template, progress: as for ``convert.merge.merge_adapter``.
 
     Raises:
         ModelFolderError: an architecture, a tokenizer or a setting that is not known; missing or pickled weights;
@@ -55,10 +49,10 @@ def hf_to_gguf(
     file_type = require_file_type(file_type)
     if file_type not in DIRECT_TYPES:
         raise ConvertError(f"{file_type} cannot be written directly", "Write F32 or BF16, then use convert quantize.")
-    model = read_folder(folder)
-    sources = _sources(model)
+    model, sources, fields = read_convertible(folder)
     plans = [TensorPlan(name, tensor_type(file_type, name, t.shape), t.shape) for name, t in sources.items()]
-    fields = _fields(model, file_type) | own_fields(metadata or {})
+    told = read_json(model.path, METADATA_FILE) if (model.path / METADATA_FILE).is_file() else {}
+    fields = _general_fields(model, file_type) | fields | own_fields(told | dict(metadata or {}))
     if chat_template is not None:
         fields["tokenizer.chat_template"] = as_field(chat_template)
     factors = rope_factors(model)
@@ -78,54 +72,60 @@ def hf_to_gguf(
     return Path(out)
 
 
+def read_convertible(folder: Path | str) -> tuple[ModelFolder, dict[str, StoredTensor], dict[str, GGUFValue]]:
+    """Read a model folder, refusing whatever could not become a GGUF: its tensors by GGUF name, and its metadata.
+
+    Raises:
+        ModelFolderError: as for ``hf_to_gguf``.
+    """
+    model = read_folder(folder)
+    try:
+        fields, sources = model_fields(model), _sources(model)
+    except (KeyError, TypeError, ValueError) as error:
+        raise model.fail(f"its config.json has a value of the wrong kind: {error}") from error
+    n_rows = model.tensors[_EMBEDDINGS].shape[0]
+    vocabulary = {f"{model.architecture}.vocab_size": as_field(n_rows)} | tokenizer_fields(model.path, n_rows)
+    return model, sources, fields | vocabulary
+
+
 def _sources(model: ModelFolder) -> dict[str, StoredTensor]:
     """Map every tensor of the folder to its GGUF name, and refuse what is missing, unknown or of another shape."""
-    n_blocks = number(model, "num_hidden_layers")
-    arch = next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == model.architecture)
-    names = gguf.get_tensor_name_map(arch, n_blocks)
-    sources = {}
-    for key, tensor in model.tensors.items():
-        if key == _HEAD and _tied(model):
-            continue
-        name = names.get_name(key, try_suffixes=(".weight", ".bias"))
-        if name is None:
+    shapes = _shapes(model)
+    for key in model.tensors:
+        if key not in shapes and not (key == _HEAD and tied(model)):
             raise model.fail(f"its tensor {key} has no place in a {model.architecture} model")
+    arch = next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == model.architecture)
+    names = gguf.get_tensor_name_map(arch, number(model, "num_hidden_layers"))
+    sources = {}
+    for key, shape in shapes.items():
+        tensor, name = model.tensors.get(key), names.get_name(key, try_suffixes=(".weight", ".bias"))
+        if tensor is None or name is None:
+            raise model.fail(f"its tensor {key} is missing")
+        if tensor.shape != shape:
+            raise model.fail(f"its tensor {key} has the shape {tensor.shape}, not {shape}")
         sources[name] = tensor
-    _require_whole(model, n_blocks)
     return sources
 
 
-def _tied(model: ModelFolder) -> bool:
-    default = model.architecture == "gemma3"  # what transformers assumes where the config is silent
-    return bool(model.config.get("tie_word_embeddings", default))
-
-
-def _require_whole(model: ModelFolder, n_blocks: int) -> None:
-    shapes = {f"model.layers.{b}.{end}": s for b in range(n_blocks) for end, s in expected_shapes(model).items()}
+def _shapes(model: ModelFolder) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor that the model must have, by its Hugging Face name, and no others."""
+    width, blocks = number(model, "hidden_size"), range(number(model, "num_hidden_layers"))
     embeddings = model.tensors.get(_EMBEDDINGS)
-    n_rows = embeddings.shape[0] if embeddings is not None and embeddings.shape else 0
-    shapes[_EMBEDDINGS] = (n_rows, number(model, "hidden_size"))
-    shapes["model.norm.weight"] = (number(model, "hidden_size"),)
-    if not _tied(model):
-        shapes[_HEAD] = shapes[_EMBEDDINGS]
-    for key, shape in shapes.items():
-        if key not in model.tensors:
-            raise model.fail(f"its tensor {key} is missing")
-        if model.tensors[key].shape != shape:
-            raise model.fail(f"its tensor {key} has the shape {model.tensors[key].shape}, not {shape}")
+    matrix = (embeddings.shape[0] if embeddings is not None and embeddings.shape else 0, width)
+    shapes = {_EMBEDDINGS: matrix, "model.norm.weight": (width,)} | ({} if tied(model) else {_HEAD: matrix})
+    return shapes | {f"model.layers.{b}.{end}": shape for b in blocks for end, shape in expected_shapes(model).items()}
 
 
-def _fields(model: ModelFolder, file_type: str) -> dict[str, GGUFValue]:
-    n_rows = model.tensors[_EMBEDDINGS].shape[0]
-    general = {
-        "general.type": "model",
-        "general.name": model.path.resolve().name,
-        "general.file_type": file_type_number(file_type),
-        "general.quantization_version": 2,
-        "file_type": file_type,
-    }
-    vocabulary = {f"{model.architecture}.vocab_size": as_field(n_rows)}
-    return own_fields(general) | model_fields(model) | vocabulary | tokenizer_fields(model.path, n_rows)
+def _general_fields(model: ModelFolder, file_type: str) -> dict[str, GGUFValue]:
+    return own_fields(
+        {
+            "general.type": "model",
+            "general.name": model.path.resolve().name,
+            "general.file_type": file_type_number(file_type),
+            "general.quantization_version": 2,
+            "file_type": file_type,
+        }
+    )
 
 
 def _rows(model: ModelFolder, tensor: StoredTensor) -> Iterator[Floats]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convert.errors import GGUFError
-from convert.header import check_header
+from convert.header import check_header, read_header
 from convert.quantize import quiet
 from convert.tensors import Floats
 from convert.tokens import gguf_tokens
@@ -163,6 +163,7 @@ def _differences(left: Floats, right: Floats) -> tuple[npt.NDArray[Any], npt.NDA
 def _add_adapter(model: Any, context: Any, path: Path) -> None:
     import llama_cpp
 
+    read_header(path)
     adapter = llama_cpp.llama_adapter_lora_init(model, os.fsencode(path))
     if not adapter:
         raise GGUFError(f"llama.cpp cannot load the adapter {path.name}", "Was it made for this model?")

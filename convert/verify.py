@@ -1,15 +1,16 @@
 """Is this GGUF what it claims to be? One check after the other, cheap ones first, each with its finding."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from convert.errors import ConvertError
-from convert.file_types import DIRECT_TYPES, tensor_type
+from convert.file_types import DIRECT_TYPES, FILE_TYPES, tensor_type
 from convert.files import explained, sha256_of
 from convert.gguf_file import CONTENT_HASH, PREFIX, content_sha256
-from convert.header import Header, check_header
+from convert.header import Header, TensorInfo, check_header
 from convert.hf_tokenizer import normalizes_to_nfc
 from convert.logits import compare_logits
 from convert.tokens import NASTY_TEXTS, composed, differing, folder_tokens, gguf_tokens
@@ -25,7 +26,12 @@ FEW_BITS_BOUND = (0.6, 0.4)
 Answer = tuple[bool | None, str]
 """Whether the question was passed (None: it was not asked), and what was found."""
 
-_REQUIRED = ("base_sha256", "adapter_sha256", "file_type")
+_ORIGIN = ("base_sha256", "adapter_sha256")
+
+# File type of llama.cpp's own quantizer -> the types it gives to matrices; all but the first only to ``_MORE_BITS``.
+_RECIPES = {"Q4_K_M": ("Q4_K", "Q5_K", "Q6_K"), "Q6_K": ("Q6_K",), "IQ4_NL": ("IQ4_NL", "Q5_K", "Q6_K")}
+_MORE_BITS = re.compile(r"(token_embd|output|blk\.\d+\.(attn_v|ffn_down))\.weight")
+_SHORT_ROWS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # what it takes where 256 does not divide a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +128,30 @@ def _manifest(header: Header, manifest: Path | str | None) -> Answer:
 
 
 def _metadata(header: Header) -> Answer:
-    missing = [key for key in _REQUIRED if PREFIX + key not in header.metadata]
-    if len(missing) == len(_REQUIRED):
-        return None, "not built by this program: it does not say where it comes from"
-    if missing:
-        return False, f"it lacks {', '.join(PREFIX + key for key in missing)}"
-    file_type = str(header.metadata[PREFIX + "file_type"])
-    claimed = header.tensors if file_type in DIRECT_TYPES else ()  # llama.cpp's recipes mix types as they see fit
-    wrong = [t.name for t in claimed if t.type != tensor_type(file_type, t.name, t.shape)]
+    told = [key for key in _ORIGIN if PREFIX + key in header.metadata]
+    file_type = header.metadata.get(PREFIX + "file_type")
+    if file_type is None and not told:
+        return None, "not written by this program: it does not say what it is"
+    if len(told) == 1:
+        return False, f"it names its {told[0].removesuffix('_sha256')} alone, not base and adapter"
+    if file_type not in FILE_TYPES:
+        return False, f"its file type is {file_type!r}, which is not known"
+    wrong = [tensor for tensor in header.tensors if tensor.type not in _types_of(file_type, tensor)]
     if wrong:
         return False, f"it calls itself {file_type}, and {len(wrong)} tensors are of another type"
-    return True, f"{file_type}, with the hashes of its base and adapter"
+    return True, f"{file_type}, {'with the hashes of its base and adapter' if told else 'a model without an adapter'}"
+
+
+def _types_of(file_type: str, tensor: TensorInfo) -> Collection[str]:
+    """The ggml types that a tensor may have in a file of this type."""
+    if file_type in DIRECT_TYPES:
+        return (tensor_type(file_type, tensor.name, tensor.shape),)
+    if len(tensor.shape) < 2:
+        return ("F32",)
+    if tensor.shape[-1] % 32:
+        return ("F16",)
+    types = _RECIPES[file_type] if _MORE_BITS.fullmatch(tensor.name) else _RECIPES[file_type][:1]
+    return types if tensor.shape[-1] % 256 == 0 else [_SHORT_ROWS.get(name, name) for name in types]
 
 
 def _prompt(header: Header, expected: str | None) -> Answer:

@@ -9,21 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import jinja2.sandbox
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from convert.build import require_sealed
-from convert.export import control_tokens, jinja_template
+from convert.export import control_tokens, jinja_template, write_with_template
 from convert.header import check_header
 from convert.proof import Question, ask, emotion_of
 from convert.server import ServerError, server_command, serving
 from convert.verify import verify
-from toolkit.apps.bundle import bundle
+from toolkit import EmotionModel
 from toolkit.apps.export import PROOF_SHARE, export
-from toolkit.apps.proof import compare, greedy_label
+from toolkit.apps.proof import NO_ANSWER, NOT_EXPLAINED, Difference, Proof, compare, greedy_label
 from toolkit.assets import asset
 from toolkit.cli import explain
 from toolkit.contract.answer import gbnf, json_schema
@@ -32,7 +31,6 @@ from toolkit.contract.prompt import Frame, frame_for
 from toolkit.contract.trie import LabelTrie
 from toolkit.inference.native import NativeModel
 
-ROOT = Path(__file__).resolve().parents[2]
 NASTY = [
     "I feel ignored.",
     "  outer space \n",
@@ -149,6 +147,7 @@ def test_every_control_token_of_the_vocabulary_is_known(default_model_path: Path
 def test_a_server_reads_as_our_engine_does(exported: Path) -> None:
     printed = run("--out", exported, "--prove", "--threads", "1")
     first, *rest = printed.splitlines()
+    assert first.startswith(f"author: {server_command(exported, 1, 1)[0]} gives the same emotion on ")
     agreed, n = _figures(first)
     assert n == 100
     assert agreed >= PROOF_SHARE * n
@@ -160,6 +159,20 @@ def _figures(line: str) -> tuple[int, int]:
     words = line.split()
     place = words.index("of")
     return int(words[place - 1]), int(words[place + 1])
+
+
+@pytest.mark.parametrize(
+    ("reason", "exit_code"), [(NOT_EXPLAINED, 1), (NO_ANSWER, 1), ("nearly equal: rounding decides", 0)]
+)
+def test_one_difference_without_an_explanation_is_a_failure(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, reason: str, exit_code: int
+) -> None:
+    found = Proof(100, (Difference("a text", "joy", "grief", 0.5, 0.4, reason),), {"/v1/chat/completions": 100})
+    monkeypatch.setattr("toolkit.apps.proof.prove", lambda *_, **__: found)
+    result = CliRunner().invoke(export, ["--out", str(exported), "--prove", "http://127.0.0.1:9"])
+    assert result.exit_code == exit_code
+    assert result.stdout.startswith("author: http://127.0.0.1:9 gives the same emotion on 99 of 100 texts")
+    assert ("no explanation" in result.stderr) is bool(exit_code)
 
 
 def test_the_requests_of_the_folder_are_answered(exported: Path, frame: Frame) -> None:
@@ -181,9 +194,24 @@ def test_greedy_decoding_and_whole_labels_may_differ() -> None:
     told = [compare("t", split, trie, theirs) for theirs in ("grief", "gratitude", "nonsense")]
     reasons = [difference.reason.split()[0] for difference in told if difference is not None]
     assert reasons == ["greedy", "not", "no"]
-    near = compare("t", np.array([0.5, 0.0, 0.49]), LabelTrie(trie.labels, ((1,), (2,), (3,)), ()), "gratitude")
-    assert near is not None
-    assert near.reason.startswith("nearly equal")
+
+
+@pytest.mark.parametrize(("rival", "rounding"), [(0.49, True), (0.43, True), (0.42, False)])
+@pytest.mark.parametrize("scale", [1.0, 0.2])
+def test_rounding_explains_a_near_tie_however_probable(rival: float, rounding: bool, scale: float) -> None:
+    trie = LabelTrie(("joy", "grief", "gratitude"), ((1,), (2,), (3,)), ())
+    posterior = np.array([0.5 * scale, 0.0, rival * scale])
+    found = compare("t", posterior, trie, "gratitude")
+    assert found is not None
+    assert found.reason == ("nearly equal: rounding decides" if rounding else NOT_EXPLAINED)
+
+
+@pytest.mark.parametrize(("joy", "reason"), [(0.42, "nearly equal: rounding decides"), (0.5, NOT_EXPLAINED)])
+def test_rounding_may_also_decide_a_first_token(joy: float, reason: str) -> None:
+    trie = LabelTrie(("joy", "grief", "gratitude"), ((1,), (2, 3), (2, 4)), ())
+    found = compare("t", np.array([joy, 0.3, 0.1]), trie, "grief")
+    assert found is not None
+    assert found.reason == reason
 
 
 @pytest.fixture
@@ -240,6 +268,21 @@ def test_a_damaged_export_is_not_proven(exported: Path, tmp_path: Path) -> None:
     assert refusal("--out", exported, "--prove", "http://127.0.0.1:9")[0] == 1
 
 
+def test_a_hostile_chat_template_is_never_rendered(
+    default_model: EmotionModel, default_model_path: Path, tmp_path: Path
+) -> None:
+    rendered = tmp_path / "rendered"
+    hostile = f"{{{{ cycler.__init__.__globals__.os.mkdir('{rendered.as_posix()}') }}}}"
+    jinja2.Environment().from_string(hostile).render()
+    rendered.rmdir()
+    poisoned = tmp_path / "poisoned.gguf"
+    write_with_template(check_header(default_model_path), poisoned, hostile)
+    with EmotionModel.load(poisoned) as model:
+        ours, theirs = (one.analyze("I feel ignored.") for one in (default_model, model))
+    assert (theirs.scores, theirs.reasoning) == (ours.scores, ours.reasoning)
+    assert not rendered.exists()
+
+
 def test_a_server_that_does_not_start_is_explained(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF")
@@ -247,12 +290,3 @@ def test_a_server_that_does_not_start_is_explained(tmp_path: Path) -> None:
     assert str(broken) in command
     with pytest.raises(ServerError, match=f"{name} does not start"), serving(broken, 1):
         pass
-
-
-@pytest.mark.parametrize("command", [export, bundle], ids=["export", "bundle"])
-def test_the_documented_commands_are_understood(command: click.Command) -> None:
-    lines = (ROOT / "docs" / "convert.md").read_text(encoding="utf-8").splitlines()
-    shown = [line.split()[3:] for line in lines if line.startswith(f"    emotion-lrm convert {command.name} ")]
-    assert shown
-    for arguments in shown:
-        assert command.make_context(str(command.name), list(arguments)).params["out"]

@@ -8,16 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.numpy import save_file
 
 from convert.gguf_file import TensorPlan, as_field, copied_fields, write_gguf
 from convert.header import check_header
+from convert.merge import merge_adapter
 from toolkit.apps.conversion import OURS, convert
+from toolkit.apps.export import read_source
 from toolkit.apps.quality import Loss, Quality, labelled_rows, loss_against
 from toolkit.apps.quantize import Measured, fastest, print_table
 from toolkit.apps.quantize_plot import draw
 from toolkit.apps.throughput import Throughput
 from toolkit.base import find_base_gguf, load_base
-from toolkit.errors import DataError, EmotionLRMError, UsageError
+from toolkit.contract.prompt import load_prompt
+from toolkit.errors import DataError, EmotionLRMError, ModelError, UsageError
 
 WIDTH, HIDDEN, KV = 64, 96, 32
 
@@ -67,6 +71,8 @@ def test_all_file_types_are_measured_and_one_is_chosen(tmp_path: Path, small_mod
     assert types["Q4_0"]["bits_per_weight"] == pytest.approx(4.5, abs=0.01)
     assert all(one["prompt_tokens_per_second"] > 0 < one["decode_tokens_per_second"] for one in types.values())
     assert not any(one["refused"] for one in types.values())
+    assert types["Q8_0"]["fallbacks"] == {}
+    assert types["Q6_K"]["fallbacks"]["blk.0.ffn_up.weight"].startswith("Q8_0: rows of 64 do not divide")
     assert told["chosen"] == max(types, key=lambda name: types[name]["texts_per_second"])
     assert check_header(out).metadata["emotion_lrm.file_type"] == told["chosen"]
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -90,6 +96,39 @@ def test_verify_compares_the_task_metric(tmp_path: Path, small_model: Path) -> N
     without = json.loads(run("verify", copy, "--metric", "--json").stdout)["checks"][-1]
     assert (without["name"], without["passed"]) == ("metric", None)
     assert "metric" not in run("verify", copy).stdout
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """A LoRA of one matrix of the small model."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    parts = {"A": np.ones((2, WIDTH), np.float32), "B": np.full((WIDTH, 2), 0.01, np.float32)}
+    key = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+    save_file({key.format(part): matrix for part, matrix in parts.items()}, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_what_is_built_from_an_adapter_names_its_prompt(tmp_path: Path, small_model: Path, adapter: Path) -> None:
+    """So that it can be exported, and verified on its task; a GGUF that names no prompt is taken at its word."""
+    built, merged = tmp_path / "built.gguf", tmp_path / "merged.gguf"
+    given = ("--base", small_model, "--adapter", adapter)
+    for command in (("build", *given, "-o", built, "-t", "Q8_0"), ("merge", *given, "-o", merged)):
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+    result = run("export", "--out", tmp_path / "served", "--model", built)
+    assert result.exit_code == 0, result.output
+    assert read_source(merged).told["prompt_hash"] == load_prompt().digest
+    assert "prompt_hash" not in read_source(small_model).told
+    checked = run("verify", built, "--metric", "--reference", built, "--limit", 5, "--json")
+    assert checked.exit_code == 0, checked.output
+    passed = {check["name"]: check["passed"] for check in json.loads(checked.stdout)["checks"]}
+    assert passed["prompt"] is passed["metric"] is True
+    merge_adapter(small_model, adapter, merged, "F16", {"prompt_hash": "another"})
+    with pytest.raises(ModelError, match="another prompt"):
+        read_source(merged)
 
 
 @pytest.mark.parametrize("options", [(), ("--all", "--auto"), ("-t", "Q8_0")])
@@ -125,7 +164,7 @@ def test_loss_by_hand() -> None:
 @pytest.fixture
 def found() -> list[Measured]:
     def one(name: str, lost: float, speed: float) -> Measured:
-        return Measured(name, 10**8, 5.0, 0.6, 0.5, Loss(lost, 0.004, 0.02), Throughput(speed, speed))
+        return Measured(name, 10**8, 5.0, 0.6, 0.5, Loss(lost, 0.004, 0.02), Throughput(speed, speed), {})
 
     return [one("BF16", 0.0, 700.0), one("Q8_0", 0.001, 490.0), one("Q4_0", 0.03, 980.0)]
 

@@ -137,6 +137,9 @@ def test_another_base_is_refused(tmp_path: Path, tiny_gguf: Path, write_adapter:
         with pytest.raises(AdapterError, match=words) as caught:
             require_base(read_adapter(folder), tiny_gguf, header)
         assert "example/base" in caught.value.hint
+    for unknown in ({"model_id": "o/m", "architecture": "llama"}, claim | {"gguf_sha256": None}):
+        (folder / "base.json").write_text(json.dumps(unknown))
+        assert len(require_base(read_adapter(folder), tiny_gguf, header)) == 64
     (folder / "base.json").write_text("{}")
     with pytest.raises(AdapterError, match="lacks 'model_id'"):
         read_adapter(folder)

@@ -1,6 +1,7 @@
 """Building survives rivals, kills, full disks and damage: the old file, or the new one, never anything between."""
 
 import json
+import multiprocessing
 import random
 import shutil
 import signal
@@ -8,14 +9,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 import convert.build
 from convert.build import BuildResult, build_model, require_sealed
+from convert.bundle import manifest_of_this_machine, write_bundle
 from convert.errors import AdapterError, FileError, GGUFError
+from convert.export import write_export
+from convert.files import sha256_of
+from convert.gguf_lora import adapter_to_gguf
 from convert.header import check_header
+from convert.hf_to_gguf import hf_to_gguf
+from convert.merge import merge_adapter
+from convert.quantize import quantize
 
 BUILD = """
 import json, sys, time
@@ -195,6 +205,86 @@ def test_a_build_killed_at_any_moment_leaves_the_old_model_or_the_new(
     shutil.copy(out, tmp_path / "copy")
     build_model(base_gguf, base_adapter, out, "BF16")
     assert names(tmp_path) == {"m.gguf", ".m.gguf.lock", "copy"}
+
+
+class Inputs(NamedTuple):
+    """What the jobs below start from: a model folder, a GGUF of floats, and an adapter for it."""
+
+    folder: Path
+    floats: Path
+    adapter: Path
+
+
+MANIFEST = manifest_of_this_machine("0", "m.gguf")
+Call = tuple[Any, ...]
+JOBS: dict[str, tuple[tuple[str, str], Callable[[Inputs, Path, str], Call]]] = {
+    "gguf": (("F32", "F16"), lambda given, out, kind: (hf_to_gguf, given.folder, out, kind)),
+    "GGUF-LoRA": (("F32", "F16"), lambda given, out, kind: (adapter_to_gguf, given.floats, given.adapter, out, kind)),
+    "merge": (("F32", "BF16"), lambda given, out, kind: (merge_adapter, given.floats, given.adapter, out, kind)),
+    "quantize": (("Q8_0", "Q4_0"), lambda given, out, kind: (quantize, given.floats, out, kind)),
+    "quantize in llama.cpp": (("Q4_K_M", "Q6_K"), lambda given, out, kind: (quantize, given.floats, out, kind)),
+    "export": (("one", "other"), lambda given, out, kind: (write_export, out, given.floats, kind, "template", {})),
+    "bundle": (("one", "other"), lambda given, out, kind: (write_bundle, out, MANIFEST, [], given.floats, {"a": kind})),
+}
+"""Two things that each job can make, which differ, and how it is called to make one of them."""
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, make_family: Callable[..., Path]) -> Path:
+    return make_family(tmp_path_factory.mktemp("folder") / "tiny", "smollm")
+
+
+def start_job(function: Callable[..., object], *arguments: object) -> BaseProcess:
+    """Call a function in a process that is forked from one in which everything is imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["convert.build", "convert.bundle", "convert.export", "convert.gguf_lora",
+                                    "convert.hf_to_gguf", "llama_cpp", "tokenizers"])  # fmt: skip
+    process = context.Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
+def content_of(path: Path) -> dict[str, str]:
+    """The SHA-256 of a file, or of every file in a folder, by name; nothing where nothing is."""
+    files = [path, *path.rglob("*")]
+    return {file.relative_to(path.parent).as_posix(): sha256_of(file) for file in files if file.is_file()}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_killed_at_any_moment_leaves_what_was_there_or_all_that_it_makes(
+    tmp_path: Path, model_folder: Path, tiny_gguf: Path, tiny_adapter: Path, name: str
+) -> None:
+    kinds, call = JOBS[name]
+    given, out = Inputs(model_folder, tiny_gguf, tiny_adapter), tmp_path / "out"
+
+    def start(kind: str) -> BaseProcess:
+        if out.is_dir():
+            shutil.rmtree(out)  # an export wants a new folder
+        return start_job(*call(given, out, kind))
+
+    def finish(kind: str) -> dict[str, str]:
+        process = start(kind)
+        process.join(60)
+        assert process.exitcode == 0
+        return content_of(out)
+
+    made, seconds = {}, 0.0
+    for kind in kinds:
+        began = time.monotonic()
+        made[kind] = finish(kind)
+        seconds = time.monotonic() - began
+    rng, killed = random.Random(name), 0
+    for kind in kinds * 3:
+        before = content_of(out) if out.is_file() else {}
+        process = start(kind)
+        time.sleep(rng.uniform(0, seconds))
+        killed += process.is_alive()
+        process.kill()
+        process.join()
+        assert content_of(out) in (before, made[kind])
+    assert killed
+    assert finish(kinds[0]) == made[kinds[0]] != made[kinds[1]]
 
 
 def test_the_recipe_has_a_version() -> None:

@@ -2,11 +2,14 @@
 
 import random
 import struct
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 
 from convert.errors import ConvertError, FileError, GGUFError
@@ -69,7 +72,17 @@ def without(name: str) -> Callable[[gguf.GGUFWriter], None]:
     return drop
 
 
+def stored(name: str, dtype: type[np.generic], *shape: int) -> Callable[[gguf.GGUFWriter], None]:
+    def replace(writer: gguf.GGUFWriter) -> None:
+        del writer.tensors[0][name]
+        writer.add_tensor(name, np.ones(shape, dtype))
+
+    return replace
+
+
 U32, STRING, ARRAY = gguf.GGUFValueType.UINT32, gguf.GGUFValueType.STRING, gguf.GGUFValueType.ARRAY
+F32, BOOL = gguf.GGUFValueType.FLOAT32, gguf.GGUFValueType.BOOL
+EPSILON = "llama.attention.layer_norm_rms_epsilon"
 TOKENS = [f"t{i}" for i in range(101)]
 
 
@@ -80,6 +93,7 @@ TOKENS = [f"t{i}" for i in range(101)]
         (without("tokenizer.ggml.tokens"), "no tokenizer"),
         (without("tokenizer.ggml.merges"), "no merges"),
         (key("tokenizer.ggml.tokens", ARRAY, [*TOKENS, "t0"]), "twice"),
+        (key("tokenizer.ggml.tokens", ARRAY, ["", *TOKENS[1:], "[EMPTY_0]"]), "twice"),
         (key("tokenizer.ggml.tokens", ARRAY, TOKENS), "101 tokens but"),
         (key("tokenizer.ggml.eos_token_id", U32, 102), "outside the vocabulary"),
         (key("tokenizer.ggml.bos_token_id", STRING, "a"), "outside the vocabulary"),
@@ -97,6 +111,24 @@ TOKENS = [f"t{i}" for i in range(101)]
         (key("general.alignment", U32, 1 << 31), "alignment"),
         (key("general.alignment", STRING, "32"), "alignment"),
         (key("general.type", STRING, "adapter"), "no model"),
+        (stored("blk.0.ffn_up.weight", np.int32, 96, 64), r"matrix blk\.0\.ffn_up\.weight is stored as I32"),
+        (stored("blk.0.ffn_up.weight", np.float64, 96, 64), r"matrix blk\.0\.ffn_up\.weight is stored as F64"),
+        (stored("blk.0.attn_norm.weight", np.float16, 64), r"vector blk\.0\.attn_norm\.weight is stored as F16"),
+        (stored("blk.0.attn_norm.weight", np.float16, 1, 64), r"vector blk\.0\.attn_norm\.weight is stored as F16"),
+        (key("llama.attention.key_length", U32, 0), "key_length is 0"),
+        (key("llama.attention.key_length", U32, 15), "15 dimensions, which make no pairs"),
+        (key("llama.attention.key_length", U32, 1 << 31), "key_length is"),
+        (key("llama.attention.value_length", U32, 8), "value_length is 8"),
+        (key("llama.rope.dimension_count", U32, 32), "dimension_count is 32"),
+        (key("llama.rope.dimension_count_swa", U32, 32), "dimension_count_swa is 32"),
+        (key("llama.rope.scaling.type", STRING, "cubic"), "rope scaling is 'cubic'"),
+        (key(EPSILON, F32, -1e-5), "epsilon of its norms is -"),
+        (key(EPSILON, F32, float("nan")), "epsilon of its norms is nan"),
+        (without(EPSILON), "epsilon of its norms is None"),
+        (key("llama.expert_count", U32, 4), "expert_used_count is 0"),
+        (key("llama.expert_used_count", U32, 2), "expert_used_count is 2"),
+        (key("llama.nextn_predict_layers", U32, 9), "nextn_predict_layers is 9"),
+        (key("llama.attention.causal", BOOL, False), "looks ahead"),
     ],
 )
 def test_what_contradicts_itself_is_refused(
@@ -188,6 +220,15 @@ def test_a_million_long_keys_do_not_fill_the_memory(tmp_path: Path) -> None:
     refuse(path, "metadata is too large")
 
 
+def test_characters_of_four_bytes_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """One emoji makes Python keep every character of a text in four bytes."""
+    texts = text("👍".encode() + b"x" * ((1 << 20) - 4)) * 64
+    path = tmp_path / "x.gguf"
+    path.write_bytes(start(keys=1) + pair(b"a", 9, struct.pack("<IQ", 8, 64) + texts))
+    refuse(path, "metadata is too large")
+    path.unlink()
+
+
 def test_the_largest_vocabulary_stays_within_bounds(tmp_path: Path, write_tiny_gguf: WriteTiny) -> None:
     def many_tokens(writer: gguf.GGUFWriter) -> None:
         writer.kv_data[0]["tokenizer.ggml.tokens"].value = [f"{i:x}" for i in range(524_288)]
@@ -206,19 +247,48 @@ def test_every_truncation_is_refused(tmp_path: Path, tiny_gguf: Path) -> None:
             check_header(path)
 
 
-def test_flipped_bytes_never_get_past_as_anything_but_a_convert_error(tmp_path: Path, tiny_gguf: Path) -> None:
+LOAD = """
+import sys
+from convert.errors import GGUFError
+from convert.logits import Evaluator
+for path in sys.stdin.read().splitlines():
+    print(path, flush=True)
+    try:
+        with Evaluator(path, n_ctx=8) as model:
+            model.logits([0, 1])
+    except GGUFError:
+        pass
+"""
+
+
+def test_flipped_bytes_are_refused_or_harm_nobody(tmp_path: Path, write_tiny_gguf: WriteTiny) -> None:
+    """What the check lets pass, llama.cpp loads and computes with, or refuses; it never takes the process down."""
+
+    def all_that_llama_cpp_asserts(writer: gguf.GGUFWriter) -> None:
+        writer.add_key_length(16)
+        writer.add_value_length(16)
+        writer.add_rope_dimension_count(16)
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_expert_count(0)
+        writer.add_expert_used_count(0)
+        writer.add_causal_attention(True)
+
     rng = random.Random(7)
-    data = tiny_gguf.read_bytes()
-    data_offset = check_header(tiny_gguf).data_offset
-    path = tmp_path / "x.gguf"
-    refused = 0
-    for _ in range(2500):
+    sound = write_tiny_gguf(tmp_path / "sound.gguf", all_that_llama_cpp_asserts)
+    data, data_offset = sound.read_bytes(), check_header(sound).data_offset
+    integers = int(gguf.GGMLQuantizationType.I32)
+    accepted = []
+    for number in range(2500):
         spoiled = bytearray(data)
         for _ in range(rng.choice((1, 1, 2, 8))):
-            spoiled[rng.randrange(data_offset)] = rng.choice((0, 1, 255, rng.randrange(256)))
+            spoiled[rng.randrange(data_offset)] = rng.choice((0, 1, integers, 255, rng.randrange(256)))
+        path = tmp_path / f"{number}.gguf"
         path.write_bytes(spoiled)
         try:
             check_header(path)
+            accepted.append(str(path))
         except ConvertError:
-            refused += 1
-    assert refused > 1000
+            path.unlink()
+    assert 300 < len(accepted) < 1500
+    loaded = subprocess.run([sys.executable, "-c", LOAD], input="\n".join(accepted), capture_output=True, text=True)
+    assert loaded.returncode == 0, (loaded.stdout.splitlines()[-1:], loaded.stderr[-500:])

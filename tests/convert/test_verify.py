@@ -4,10 +4,14 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from convert.commands import convert
 from convert.errors import GGUFError
+from convert.file_types import FILE_TYPES
 from convert.logits import Evaluator, compare_logits, kl_divergence
 from convert.merge import merge_adapter
 from convert.quantize import quantize
@@ -35,6 +39,45 @@ def test_a_sound_file_passes_every_question(tmp_path: Path, merged: Path, tiny_g
     report = verify(merged, tmp_path / "SHA256SUMS", "abc", base=tiny_gguf, reference=exact)
     assert report.passed, report.checks
     assert set(answers(report).values()) == {True}
+
+
+def test_what_our_own_commands_write_passes(tmp_path: Path, tiny_gguf: Path, make_family: Callable[..., Path]) -> None:
+    """A folder that became a GGUF, and a foreign GGUF in every file type: there is no adapter for them to name."""
+
+    def run(*arguments: object) -> str:
+        result = CliRunner().invoke(convert, [str(argument) for argument in arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    folder, out = make_family(tmp_path / "tiny", "qwen2"), tmp_path / "out.gguf"
+    run("gguf", folder, "-o", out)
+    assert "BF16, a model without an adapter" in run("verify", out, "--base", folder)
+    for file_type in FILE_TYPES:
+        run("quantize", tiny_gguf, "-o", out, "-t", file_type)
+        assert f"{file_type}, a model without an adapter" in run("verify", out, "--base", tiny_gguf)
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"file_type": "F32"}, None),
+        ({"file_type": "BANANA"}, "'BANANA', which is not known"),
+        ({"base_sha256": "0", "adapter_sha256": "0"}, "None, which is not known"),
+        ({"file_type": "F32", "base_sha256": "0"}, "its base alone"),
+        ({"file_type": "F32", "adapter_sha256": "0"}, "its adapter alone"),
+        *(({"file_type": name}, "15 tensors are of another type") for name in FILE_TYPES if name != "F32"),
+    ],
+)
+def test_a_false_label_is_found(
+    tmp_path: Path, write_tiny_gguf: Callable[..., Path], told: dict[str, str], words: str | None
+) -> None:
+    def label(writer: gguf.GGUFWriter) -> None:
+        for key, value in told.items():
+            writer.add_string(f"emotion_lrm.{key}", value)
+
+    (found,) = (one for one in verify(write_tiny_gguf(tmp_path / "x.gguf", label)).checks if one.name == "metadata")
+    assert found.passed is (words is None)
+    assert (words or "F32, a model without an adapter") in found.detail
 
 
 def test_what_is_not_asked_is_neither_yes_nor_no(merged: Path) -> None:
@@ -122,6 +165,7 @@ def test_what_quantizing_costs(
     """Bounds about half as wide again as measured; a random adapter leaves a model that is easily upset."""
     report = quantize(exact, tmp_path / "q.gguf", file_type, threads=1)
     assert report.bits_per_weight <= bits
+    assert verify(tmp_path / "q.gguf").passed
     cost = compare_logits(exact, tmp_path / "q.gguf", TEXTS)
     assert cost.kl_mean < kl
     assert cost.agreement >= agreement

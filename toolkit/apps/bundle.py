@@ -42,8 +42,8 @@ def bundle(out: Path, model: str | None, wheels: Path | None, extras: tuple[str,
     minutes, for llama-cpp-python is built anew, not for this processor alone.
 
     \b
-    emotion-lrm convert bundle --out emotion-lrm.zip
-    unzip emotion-lrm.zip && emotion-lrm-*/start.sh "I feel disappointed and ignored..."
+    emotion-lrm convert bundle --out bundles
+    unzip bundles/emotion-lrm-*.zip && emotion-lrm-*/start.sh "I feel disappointed and ignored..."
     """
     from convert.bundle import manifest_of_this_machine, write_bundle
     from convert.files import explained

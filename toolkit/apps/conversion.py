@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,6 +17,10 @@ OURS = {
     "export": ("toolkit.apps.export:export", "Write a folder that other programs of llama.cpp serve."),
     "bundle": ("toolkit.apps.bundle:bundle", "Write one file that installs on a machine without a network."),
 }
+
+
+TELLING = ("merge", "build")
+"""Of the others, those whose model then says what its adapter does: prompt, lenses, calibration."""
 
 
 class Verbs(click.Group):
@@ -31,6 +37,8 @@ class Verbs(click.Group):
             command: click.Command | None = getattr(import_module(module), attribute)
         else:
             command = files_and_tensors.get_command(ctx, cmd_name)
+        if command is not None and cmd_name in TELLING:
+            command = _telling(command)
         if command is not None:
             taken = {name for param in command.params for name in (*param.opts, param.name)}
             command.params += [param for param in self.params if not taken & {*param.opts, param.name}]
@@ -40,6 +48,18 @@ class Verbs(click.Group):
         """List the commands without loading them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, _summary(name)) for name in self.list_commands(ctx)])
+
+
+def _telling(command: click.Command) -> click.Command:
+    """The command, with what the adapter has to say as the metadata of what it writes."""
+
+    def call(adapter: Path, **given: Any) -> None:
+        from toolkit.apps.export import adapter_metadata
+
+        assert command.callback is not None
+        command.callback(adapter=adapter, metadata=adapter_metadata(adapter, ()), **given)
+
+    return click.Command(command.name, params=list(command.params), callback=call, help=command.help)
 
 
 def _summary(name: str) -> str:

@@ -39,6 +39,7 @@ class Measured:
     macro_f1: float
     loss: Loss
     speed: Throughput
+    fallbacks: dict[str, str]
 
     def within(self, max_loss: float) -> bool:
         """Whether it lost no more of the top-1 accuracy than it may."""
@@ -50,6 +51,7 @@ class Measured:
             "file_type": self.file_type,
             "bytes": self.n_bytes,
             "bits_per_weight": self.bits_per_weight,
+            "fallbacks": self.fallbacks,
             "accuracy": self.accuracy,
             "macro_f1": self.macro_f1,
             "loss": asdict(self.loss),
@@ -172,8 +174,17 @@ def measure_all(
     paths = [_path(folder, source, file_type) for file_type in _OFFERED]
     speeds = measure_throughput(paths, threads, rounds, progress)
     return [
-        Measured(r.file_type, r.n_bytes, r.bits_per_weight, q.accuracy, q.macro_f1, loss_against(reference, q), speed)
-        for r, q, speed in zip(reports, quality, speeds, strict=True)
+        Measured(
+            file_type=report.file_type,
+            n_bytes=report.n_bytes,
+            bits_per_weight=report.bits_per_weight,
+            accuracy=found.accuracy,
+            macro_f1=found.macro_f1,
+            loss=loss_against(reference, found),
+            speed=speed,
+            fallbacks=report.fallbacks,
+        )
+        for report, found, speed in zip(reports, quality, speeds, strict=True)
     ]
 
 

@@ -14,9 +14,11 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
+from convert.files import sha256_of
 from convert.header import Header, check_header, read_header
 from toolkit.errors import ModelError, UsageError
 
+_BASE_HASH = "emotion_lrm.base_sha256"
 _SILENT = llama_cpp.llama_log_callback(lambda *_: None)
 _backend_ready = False
 
@@ -71,6 +73,11 @@ class NativeModel:
         return ids[0] if len(ids) == 1 and llama_cpp.llama_vocab_is_control(self.vocab, ids[0]) else None
 
     @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the file, which is read for it once."""
+        return sha256_of(self.path)
+
+    @cached_property
     def pieces(self) -> list[bytes]:
         """The bytes of every token; empty for control tokens. Bytes, as a token may be part of a character."""
         buffer = ctypes.create_string_buffer(512)
@@ -95,25 +102,29 @@ class NativeAdapter:
 
     def __init__(self, model: NativeModel, path: Path) -> None:
         self.header = read_header(path)
-        _check_adapter(self.header, model.header)
+        _check_adapter(self.header, model)
         self.pointer: Any = llama_cpp.llama_adapter_lora_init(model.pointer, str(path).encode())
         if not self.pointer:
             raise ModelError(f"llama.cpp cannot load the adapter {path.name}.", "Was it made for this model?")
 
 
-def _check_adapter(adapter: Header, model: Header) -> None:
-    name, told = adapter.path.name, adapter.metadata
+def _check_adapter(adapter: Header, model: NativeModel) -> None:
+    name, told, base = adapter.path.name, adapter.metadata, model.header
     if (told.get("general.type"), told.get("adapter.type")) != ("adapter", "lora"):
         raise ModelError(f"{name} is no LoRA adapter.", "Make one with: emotion-lrm convert gguf FOLDER --base FILE")
     hint = f"Use it with the base it was made for, not with {model.path.name}."
-    if adapter.architecture != model.architecture:
+    if adapter.architecture != base.architecture:
         raise ModelError(f"{name} is an adapter for {adapter.architecture} models.", hint)
     for tensor in adapter.tensors:
         target, _, part = tensor.name.rpartition(".lora_")
-        matrix = model.tensor(target)
+        matrix = base.tensor(target)
         axis = {"a": -1, "b": 0}.get(part)
         if matrix is None or axis is None or len(tensor.shape) != 2 or tensor.shape[axis] != matrix.shape[axis]:
             raise ModelError(f"{name} does not fit this model: {tensor.name}.", hint)
+    made_for = told.get(_BASE_HASH)
+    # The base is the model's own file, or what a merged model was made of.
+    if made_for is not None and made_for not in (model.sha256, base.metadata.get(_BASE_HASH)):
+        raise ModelError(f"{name} was made for another base.", hint)
 
 
 class NativeGrammar:

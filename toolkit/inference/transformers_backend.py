@@ -197,10 +197,10 @@ def load_unmerged(model: str | None = None, *, threads: int | None = None, gpu: 
     Args:
         model: a PEFT adapter's folder, or the name of a shipped model; None is the default model.
         threads: CPU threads, None for torch's choice.
-        gpu: compute on a GPU where there is one.
+        gpu: compute on a GPU.
 
     Raises:
-        UsageError: for a model that is no adapter.
+        UsageError: for a model that is no adapter, or for a GPU where there is none.
         ModelError: without torch, transformers and PEFT, or without the base.
         ConvertError: for an adapter that is damaged, no plain LoRA, or of another base.
     """
@@ -215,6 +215,8 @@ def load_unmerged(model: str | None = None, *, threads: int | None = None, gpu: 
         ) from None
     from convert.merge_hf import load_base as load_weights
 
+    if gpu and not torch.cuda.is_available():
+        raise UsageError("A GPU was asked for, and torch finds none here.", "Leave --gpu-layers out, or set it to 0.")
     base = _base_of(read_adapter(folder))
     if threads:
         torch.set_num_threads(threads)
@@ -224,7 +226,7 @@ def load_unmerged(model: str | None = None, *, threads: int | None = None, gpu: 
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for a name that it is giving up
         weights, tokenizer = load_weights(base)
         adapted = peft.PeftModel.from_pretrained(weights, str(folder)).eval()
-    if gpu and torch.cuda.is_available():
+    if gpu:
         adapted = adapted.to("cuda")
     engine = TransformersEngine(adapted, TransformersTokenizer(tokenizer), window)
     stored = folder / "calibration.json"
