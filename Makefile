@@ -19,7 +19,7 @@ soak:  ## twenty thousand requests with kills (SOAK_SCALE=0.1 for a tenth)
 	pytest -m soak tests/soak
 
 scale:  ## very large inputs and models
-	pytest -m scale
+	pytest -n 0 -m scale
 
 browser:  ## page and documentation in a real headless Chromium
 	pytest -m browser tests/browser tests/docs

@@ -117,7 +117,11 @@ def shallow_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that needs the default model as ``real``, so that no marker is forgotten."""
+    """Mark every test that needs the default model as ``real``, so that no marker is forgotten.
+
+    The files of this folder itself come first: they take longest, and would else keep one of two processes waiting.
+    """
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
     for item in items:
         if {"default_model", "default_model_path"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("real")
