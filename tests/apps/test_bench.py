@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,23 +15,26 @@ from click.testing import CliRunner
 
 from convert.file_types import default_file_type
 from convert.gguf_file import CONTENT_HASH
+from convert.header import check_header
+from toolkit.apps import bench as bench_command
 from toolkit.apps.bench import bench
 from toolkit.apps.quality import Loss, labelled_rows
 from toolkit.assets import asset
 from toolkit.benchmark import file_types
 from toolkit.benchmark.file_types import Tried, choose, try_file_types
-from toolkit.benchmark.growth import Growth, long_text, measure_growth, widest_gap
-from toolkit.benchmark.measure import OURS, Measured, Plan, bench_texts
-from toolkit.benchmark.rivals import ORDINARY
+from toolkit.benchmark.growth import Growth, long_text, measure_growth, widest_gaps
+from toolkit.benchmark.measure import OURS, Measured, Plan, bench_texts, file_type_of, measure_single
+from toolkit.benchmark.rivals import ORDINARY, SERVER
 from toolkit.benchmark.rounds import Contender, Row, rows_of, spread, take_turns
-from toolkit.benchmark.show import draw_bench, print_growth
-from toolkit.benchmark.tune import choices, search
-from toolkit.errors import EmotionLRMError
+from toolkit.benchmark.show import bench_figure, draw_bench, print_bench, print_growth
+from toolkit.benchmark.tune import TEXTS, choices, search
+from toolkit.errors import EmotionLRMError, UsageError
 from toolkit.inference import store
 from toolkit.inference import tuning as kept_tunings
 from toolkit.inference.engine import Engine
 from toolkit.inference.tuning import (
     Tuning,
+    available_threads,
     busy_elsewhere,
     find_file_type,
     find_tuning,
@@ -59,16 +64,22 @@ def test_medians_of_interleaved_turns_without_the_first() -> None:
         now += next(seconds[name])
         return 20
 
-    both = [Contender("a", "fast", lambda: work("a")), Contender("b", "fast", lambda: work("b"))]
+    both = [Contender("a", "fast", 20, lambda: work("a")), Contender("b", "fast", 20, lambda: work("b"))]
     assert take_turns(both, 3, clock=lambda: now) == [10.0, 4.0]
     assert order == ["a", "b"] * 4
 
 
 def test_a_ratio_is_to_the_ordinary_way_in_the_same_mode() -> None:
     names = [(ORDINARY, "fast"), (OURS, "fast"), (ORDINARY, "explain"), (OURS, "explain"), (OURS, "other")]
-    contenders = [Contender(name, mode, lambda: 1) for name, mode in names]
-    rows = rows_of(contenders, [5.0, 60.0, 2.0, 18.0, 7.0], ORDINARY)
+    contenders = [Contender(name, mode, texts, lambda: 1) for texts, (name, mode) in enumerate(names, 10)]
+    rows = rows_of(contenders, [5.0, 60.0, 2.0, 18.0, 7.0], ORDINARY, SERVER)
     assert [row.ratio_to_ordinary for row in rows] == [1.0, 12.0, 1.0, 9.0, None]
+    assert [row.ratio_to_server for row in rows] == [None] * 5
+    assert [row.texts for row in rows] == [10, 11, 12, 13, 14]
+    served = rows_of(
+        [*contenders, Contender(SERVER, "fast", 48, lambda: 1)], [5.0, 60.0, 2, 18, 7, 20.0], ORDINARY, SERVER
+    )
+    assert [row.ratio_to_server for row in served] == [0.25, 3.0, None, None, None, 1.0]
 
 
 def test_a_small_sample_is_as_long_as_the_whole() -> None:
@@ -78,7 +89,10 @@ def test_a_small_sample_is_as_long_as_the_whole() -> None:
     assert len(set(few)) == 12
     average = [sum(map(len, some)) / len(some) for some in (few, texts)]
     assert average[0] == pytest.approx(average[1], rel=0.05)
-    assert sorted(spread(texts, 300)) == sorted(texts)
+    assert few == [text for text in texts if text in few]  # in the order of the file: neighbours differ in length
+    assert spread(texts, 300) == texts
+    assert spread(["four", "to", "threes"], 1) == ["four"]
+    assert Plan().texts == 300
     assert Plan(texts=96).ordinary_texts == 12
     assert Plan(texts=8).ordinary_texts == 4
 
@@ -170,6 +184,7 @@ def test_the_search_keeps_what_is_clearly_better() -> None:
     assert best == Tuning(threads=2, single_threads=2, active=24)
     assert level == 11.0
     assert choices(1)["threads"] == [1]
+    assert max(choices(1)["active"]) * 3 <= TEXTS
 
 
 def test_no_more_threads_than_others_leave_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +198,26 @@ def test_no_more_threads_than_others_leave_free(tmp_path: Path, monkeypatch: pyt
     assert free_threads(tmp_path / "missing") == 4
 
 
+@pytest.mark.parametrize(
+    ("told", "threads"),
+    [("200000 100000\n", 2), ("150000 100000\n", 2), ("10000 100000\n", 1), ("max 100000\n", 8), ("", 8), (None, 8)],
+)
+def test_no_more_threads_than_a_container_pays_for(
+    told: str | None, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_tunings.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    quota = tmp_path / "cpu.max"
+    if told is not None:
+        quota.write_text(told)
+    assert available_threads(quota) == threads
+
+
+def test_tuned_threads_give_way_to_what_is_free() -> None:
+    assert Tuning().among(4) == (4, 4)
+    assert Tuning(threads=3, single_threads=2).among(4) == (3, 2)
+    assert Tuning(threads=3, single_threads=2).among(1) == (1, 1)
+
+
 def test_the_processor_is_named_by_what_the_kernel_tells(tmp_path: Path) -> None:
     told = tmp_path / "cpuinfo"
     told.write_text(
@@ -193,18 +228,73 @@ def test_the_processor_is_named_by_what_the_kernel_tells(tmp_path: Path) -> None
 
 
 def test_growth_is_told_by_the_slowest() -> None:
-    found = [Growth("texts", 10, 50.0, None), Growth("texts", 100, 40.0, None), Growth("words", 9, 1.0, None)]
-    assert widest_gap(found, "texts") == pytest.approx(0.2)
-    assert widest_gap(found, "words") == 0
+    found = [Growth("texts", "fast", amount, rate, None) for amount, rate in ((10, 50.0), (100, 40.0))]
+    found += [Growth("texts", "explain", 10, 4.0, None), Growth("words", "fast", 9, 1.0, None)]
+    assert widest_gaps(found) == {"texts, fast": pytest.approx(0.2), "texts, explain": 0, "words, fast": 0}
     assert long_text(["a b", "c"], 5) == "a b c a b"
 
 
-def test_the_picture_is_a_png(tmp_path: Path) -> None:
-    rows = [Row(ORDINARY, "fast", 5.0, 1.0), Row(OURS, "fast", 60.0, 12.0), Row(OURS, "explain", 7.0, None)]
+MACHINE = {
+    "cpu": "Some CPU", "usable": 2, "cores": 8, "flags": ["avx2", "amx_bf16"], "llama_cpp_python": "1.2.3",
+    "build": "CPU : AVX2 = 1 | AMX_INT8 = 1 | REPACK = 1 |",
+}  # fmt: skip
+
+
+@pytest.fixture
+def measured() -> Measured:
+    rows = [
+        Row(ORDINARY, "fast", 37, 5.0, 1.0, 0.25), Row(SERVER, "fast", 48, 20.0, 4.0, 1.0),
+        Row(OURS, "fast", 300, 60.0, 12.0, 3.0), Row(OURS, "explain", 300, 7.0, None),
+    ]  # fmt: skip
     roof = {"tokens_per_second": 2.0, "fast_tokens_per_second": 1.0, "share": 0.5}
-    measured = Measured("m-bf16", "BF16", 2, rows, roof, {}, {})
-    draw_bench([measured, replace(measured, file_type="Q8_0")], tmp_path / "b.png")
+    single = {"fast": 0.06, "bare_decode": 0.05, "ratio": 1.2}
+    memory = {"file": 270_000_000, "kv_cache": 1, "allowed": 520_000_001, "peak": None}
+    return Measured("m-bf16", "BF16", 2, rows, roof, single, memory)
+
+
+def test_the_picture_tells_the_machine_the_build_and_the_threads(tmp_path: Path, measured: Measured) -> None:
+    both = [measured, replace(measured, file_type="Q8_0", threads=1)]
+    told = " ".join(bench_figure(MACHINE, both).get_suptitle().split())
+    for part in ("Some CPU, 2 of 8 cores, avx2 amx_bf16", "1.2.3: CPU : AVX2 = 1 | AMX_INT8 = 1 | REPACK = 1 |",
+                 "BF16 with 2 threads, Q8_0 with 1 threads"):  # fmt: skip
+        assert part in told
+    draw_bench(MACHINE, both, tmp_path / "b.png")
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_tells_how_many_texts_each_read(measured: Measured, capsys: pytest.CaptureFixture[str]) -> None:
+    print_bench(MACHINE, [measured], {"help": 0.1, "one_text": 1.0}, sys.stdout)
+    cells = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [*ORDINARY.split(), "fast", "37", "5.00", "1.0", "0.2"] in cells
+    assert [OURS, "fast", "300", "60.00", "12.0", "3.0"] in cells
+    assert [OURS, "explain", "300", "7.00"] in cells
+
+
+def test_the_file_type_is_read_from_the_file(shallow_path: Callable[..., Path], tmp_path: Path) -> None:
+    named = tmp_path / "some-name.gguf"
+    named.symlink_to(shallow_path("Q8_0", layers=1))
+    assert file_type_of(check_header(named)) == "Q8_0"
+    header = check_header(shallow_path("F32", layers=1))
+    assert file_type_of(header) == "F32"
+    told = {**header.metadata, "emotion_lrm.file_type": "Q4_0_MIXED"}
+    assert file_type_of(replace(header, metadata=told)) == "Q4_0_MIXED"
+
+
+@pytest.mark.parametrize("flags", [[], ["--tune"]])
+def test_types_are_refused_beside_a_model_that_has_one(flags: list[str], shallow_path: Callable[..., Path]) -> None:
+    path = str(shallow_path("F32", layers=1))
+    with pytest.raises(UsageError, match="one file type"):
+        CliRunner().invoke(bench, ["--model", path, "--types", "bf16,q8_0", *flags], catch_exceptions=False)
+
+
+def test_types_are_those_of_the_shipped_model_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+    monkeypatch.setattr(store, "ensure", lambda name, _: asked.append(name) or Path("made.gguf"))
+    monkeypatch.setattr(bench_command, "_measure", lambda *_: None)
+    name = list(store.load_shipped().models)[-1]
+    for flags in (["--types", "bf16, q8_0"], []):
+        CliRunner().invoke(bench, ["--model", name, *flags], catch_exceptions=False)
+    assert asked == [f"{name}-bf16", f"{name}-q8_0", name]
 
 
 @pytest.fixture
@@ -216,11 +306,32 @@ def engine(default_model_path: Path) -> Iterator[Engine]:
 
 @pytest.mark.real
 def test_growth_on_few_texts(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    found = measure_growth(engine, bench_texts(), sizes=(4, 8), words=(900,))
-    assert [(growth.of, growth.amount) for growth in found] == [("texts", 4), ("texts", 8), ("words", 900)]
+    found = measure_growth(engine, bench_texts()[:9], sizes=(4, 8), explained=(2,), words=(900,))
+    assert [(growth.of, growth.mode, growth.amount) for growth in found] == [
+        ("texts", "fast", 4), ("texts", "fast", 8), ("texts", "explain", 2), ("words", "fast", 900),
+    ]  # fmt: skip
     assert all(growth.per_second > 0 for growth in found)
     print_growth(found, sys.stdout)
     assert "the slowest below the fastest" in capsys.readouterr().out
+
+
+@pytest.mark.real
+def test_one_text_costs_little_more_than_its_forward_pass(engine: Engine) -> None:
+    text = spread(bench_texts(), 1)[0]
+    assert any(measure_single(engine, text)["ratio"] < 1.3 for _ in range(4))  # others may use the processor too
+
+
+@pytest.mark.real
+def test_one_text_on_the_command_line_takes_little_processor_time(default_model_path: Path) -> None:
+    command = [sys.executable, "-m", "toolkit.cli", "--model", str(default_model_path), "--threads", "1"]
+
+    def seconds() -> float:
+        before = os.times()
+        subprocess.run([*command, "I feel disappointed and ignored..."], check=True, capture_output=True)
+        after = os.times()
+        return after.children_user - before.children_user + after.children_system - before.children_system
+
+    assert any(seconds() < 2.0 for _ in range(3))
 
 
 @pytest.mark.real
@@ -233,11 +344,13 @@ def test_the_keys_of_the_json_are_a_contract(default_model_path: Path, tmp_path:
     assert {"machine", "model", "rows", "roof", "memory", "single", "startup", "file_types"} <= told.keys()
     assert {"cpu", "cores", "flags", "build", "llama_cpp_python"} <= told["machine"].keys()
     assert told["model"] == default_model_path.stem
+    assert (told["threads"], told["texts"]) == (1, 8)
     assert [(row["name"], row["mode"]) for row in told["rows"]] == [
         (name, mode) for mode in ("fast", "explain") for name in (ORDINARY, OURS)
     ]
     for row in told["rows"]:
-        assert row.keys() == {"name", "mode", "texts_per_second", "ratio_to_ordinary"}
+        assert row.keys() == {"name", "mode", "texts", "texts_per_second", "ratio_to_ordinary", "ratio_to_server"}
+        assert row["texts"] == (8 if row["name"] == OURS else 4)
         assert row["texts_per_second"] > 0
     assert told["roof"]["fast_tokens_per_second"] > 0
     assert told["roof"]["tokens_per_second"] > 0

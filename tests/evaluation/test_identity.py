@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def test_the_default_model_is_measured_for_every_term(default_model: Any) -> Non
 
 
 def test_the_command_prints_a_line_for_every_term(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     leaning: Any = Leaning()
     leaning.name = "leaning"
@@ -73,6 +74,14 @@ def test_the_command_prints_a_line_for_every_term(
     assert main(["evaluate", "identity-terms", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert {row["term"] for row in told["terms"]} >= {"woman", "wheelchair user", "atheist"}
-    assert main(["evaluate", "identity-terms"]) == 0
-    assert "wheelchair user" in capsys.readouterr().out
+    assert main(["evaluate", "identity-terms", "--report", str(tmp_path)]) == 0
+    table = capsys.readouterr().out
+    assert "  disability    wheelchair user   " in table
+    assert all(len(line) <= 80 for line in table.splitlines())
+    assert json.loads((tmp_path / "report.json").read_text()) == told
+    assert "| disability | wheelchair user | 0.000 | 0.000 | +0.000 | +0.000 to +0.000 |" in (
+        (tmp_path / "report.md").read_text()
+    )
+    assert ">wheelchair user</td>" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "identity_terms.png").is_file()
     assert main(["evaluate", "identity-terms", "--limit", "3"]) == 2

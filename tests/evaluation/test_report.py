@@ -200,7 +200,33 @@ def test_the_json_holds_what_was_measured(corpora: Path, tmp_path: Path) -> None
 def test_fast_mode_says_nothing_of_reasoning(corpora: Path, tmp_path: Path) -> None:
     write_report([judged(corpora, mode="fast")], tmp_path)
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["models"][0]["reasoning"] is None
-    assert "CoT" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Reasoning quality" not in check_page(tmp_path / "report.html").text
+
+
+@pytest.mark.parametrize("text", ["Leave me alone", "Leave me alone, all of you, until the morning comes"])
+def test_explain_mode_tells_how_good_the_reasoning_is(corpora: Path, tmp_path: Path, text: str) -> None:
+    """Nothing is erased from texts that are too short for it, and then there are dashes."""
+    path = corpora / "goemotions" / "test.tsv"
+    path.write_text(path.read_text(encoding="utf-8").replace("Leave me alone", text), encoding="utf-8")
+    model = StandIn()
+    model.known[text] = model.known["Leave me alone"]
+    one = judged(corpora, model)
+    write_report([one], tmp_path)
+    assert "Reasoning quality" in check_page(tmp_path / "report.html").text
+    quality = one.evaluation.reasoning_quality
+    assert quality is not None
+    assert quality.argued is not None
+    assert quality.argued_interval is not None
+    assert (quality.erasure is None) == (text == "Leave me alone")
+    comprehensiveness, gain = "–", "–"
+    if quality.erasure is not None:
+        comprehensiveness = document.figure(quality.erasure.comprehensiveness)
+        gain = document.between(quality.erasure.sufficiency_gain)
+    told = (tmp_path / "report.md").read_text(encoding="utf-8")
+    argued = f"argues for the label given, by another model's judgement | {quality.argued:.3f} |"
+    assert f"| {argued}\n| ... 95 % interval | {document.between(quality.argued_interval)} |" in told
+    assert f"| comprehensiveness of the quoted words | {comprehensiveness} |" in told
+    assert told.count(f"| ... 95 % interval of the difference | {gain} |") == (2 if gain == "–" else 1)
 
 
 def test_models_stand_side_by_side(corpora: Path, tmp_path: Path) -> None:
@@ -220,9 +246,10 @@ def test_models_stand_side_by_side(corpora: Path, tmp_path: Path) -> None:
 
 def test_markdown_keeps_its_tables_whatever_the_words(tmp_path: Path) -> None:
     table = document.Table(("a|b", "n"), [("x | <b>\ny", 0.5), ("*z*", None)])
-    document.write_markdown(tmp_path / "r.md", "T", [table, document.Table(("t",), [("secret",)], foreign=True)])
+    points, secret = document.Points(["a\nb", "<c>"]), document.Table(("t",), [("secret",)], foreign=True)
+    document.write_markdown(tmp_path / "r.md", "T", [table, secret, points])
     assert (tmp_path / "r.md").read_text(encoding="utf-8") == (
-        "# T\n\n| a\\|b | n |\n| --- | --- |\n| x \\| \\<b\\> y | 0.500 |\n| \\*z\\* | – |\n"
+        "# T\n\n| a\\|b | n |\n| --- | --- |\n| x \\| \\<b\\> y | 0.500 |\n| \\*z\\* | – |\n\n- a b\n- \\<c\\>\n"
     )
 
 

@@ -18,7 +18,7 @@ from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.errors import ModelError
 from toolkit.inference import worker_process
-from toolkit.inference.turns import Watch
+from toolkit.inference.turns import Send, Watch
 
 BATCH = 8
 
@@ -31,6 +31,23 @@ def main() -> None:
 def without_prctl() -> None:
     """Serve the stand-in on a system that cannot end a process with its parent."""
     worker_process._die_with = lambda _: None
+    main()
+
+
+def answering_twice() -> None:
+    """Serve the stand-in and send every answer two times."""
+    own_output = worker_process._own_output
+
+    def doubling() -> Send:
+        send = own_output()
+
+        def twice(message: dict[str, Any]) -> None:
+            for _ in range(1 + ("analysis" in message)):
+                send(message)
+
+        return twice
+
+    worker_process._own_output = doubling
     main()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import llama_cpp
 import pytest
 
+from toolkit import EmotionModel
 from toolkit.base import find_base_gguf, load_base
 from toolkit.errors import ModelError
 from toolkit.inference import abi
+from toolkit.inference.engine import Engine
 from toolkit.inference.native import NativeContext
 
 
@@ -27,6 +30,7 @@ def library(**changes: Any) -> SimpleNamespace:
     """The real bindings, with changes."""
     names = ("llama_context_params", "llama_model_params", "llama_batch", "__version__")
     names += ("llama_context_default_params", "llama_model_default_params")
+    names += ("llama_token_data", "llama_token_data_array")
     return SimpleNamespace(**{**{name: getattr(llama_cpp, name) for name in names}, **changes})
 
 
@@ -74,6 +78,9 @@ def with_default(field: str, value: float) -> Any:
         ({"llama_batch": Longer}, "llama_batch has 64 bytes and 8 fields, not the 56 and 7"),
         ({"llama_model_params": None}, "it has no llama_model_params"),
         ({"llama_context_default_params": with_default("n_ctx", 7)}, "default of llama_context_params.n_ctx is 7"),
+        ({"llama_token_data_array": llama_cpp.llama_token_data}, "llama_token_data_array has 12 bytes and 3 fields"),
+        ({"llama_token_data": None}, "it has no llama_token_data"),
+        ({"llama_context_default_params": with_default("flash_attn_type", 1)}, "flash_attn_type is 1, not the -1"),
         ({"llama_context_default_params": with_default("kv_unified", 1)}, "kv_unified is True, not the 0"),
     ],
 )
@@ -85,8 +92,6 @@ def test_another_layout_is_refused_and_the_pinned_release_named(changes: dict[st
 
 
 def test_a_model_is_not_loaded_by_another_release(monkeypatch: pytest.MonkeyPatch, base: Path) -> None:
-    from toolkit import EmotionModel
-
     monkeypatch.setattr(llama_cpp, "llama_context_default_params", with_default("n_batch", 0))
     with pytest.raises(ModelError, match=re.escape(abi.PINNED)):
         EmotionModel.load(base)
@@ -104,3 +109,21 @@ def test_the_self_test_finds_a_fork_that_copies_nothing(base: Path, monkeypatch:
     monkeypatch.setattr(NativeContext, "fork", no_fork)
     with pytest.raises(ModelError, match="differs from the same one alone"):
         abi.self_test(base)
+
+
+def test_a_model_whose_forks_copy_nothing_is_not_loaded(
+    shallow_path: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NativeContext, "fork", no_fork)
+    with pytest.raises(ModelError, match="differs from the same one alone") as refused:
+        EmotionModel.load(shallow_path("F32", layers=1))
+    assert f"llama-cpp-python=={abi.PINNED}" in refused.value.hint
+
+
+def test_the_self_test_leaves_nothing_behind(shallow_path: Callable[..., Path]) -> None:
+    with EmotionModel.load(shallow_path("F32", layers=1), threads=1) as model:
+        engine = model.engine
+        assert isinstance(engine, Engine)
+        for context, n_sequences in ((engine.context, 4), (engine.pen, 1)):
+            for sequence in range(n_sequences):
+                assert llama_cpp.llama_memory_seq_pos_max(context.memory, sequence) == -1

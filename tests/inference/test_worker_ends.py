@@ -17,6 +17,7 @@ from convert.errors import GGUFError
 from tests.inference.processes import ENTRY, HERE, alive, eventually
 from toolkit.contract.analysis import Analysis
 from toolkit.errors import ModelError, UsageError
+from toolkit.inference import worker as worker_module
 from toolkit.inference.protocol import WorkerDiedError
 from toolkit.inference.worker import WorkerModel
 
@@ -116,8 +117,17 @@ def test_what_cannot_start_again_fails_every_request(tmp_path: Path) -> None:
 def test_the_worker_is_told_what_to_load() -> None:
     with pytest.raises(ModelError, match=r"a\.gguf with 3 threads"):
         WorkerModel.load("echo", adapter=Path("a.gguf"), threads=3)
+    with pytest.raises(ModelError, match="None with None threads"):
+        WorkerModel.load("echo")
     with pytest.raises(TypeError, match="taxnomy"), WorkerModel.load() as model:
         model.submit("text", taxnomy="ekman")
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_workers_share_the_processors_that_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "free_threads", lambda: 6)
+    with pytest.raises(ModelError, match="with 3 threads"):
+        WorkerModel.load("echo", workers=2)
 
 
 @pytest.mark.usefixtures("stand_in")

@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
+from tests.inference.processes import HERE
 from toolkit import Analysis, EmotionModel
 from toolkit.assets import asset
+from toolkit.inference import supervisor
 from toolkit.inference.worker import WorkerModel
 
 CALLERS, DISTINCT = 16, 100
@@ -35,6 +37,7 @@ class Load:
         self.answers: Counter[int] = Counter()
         self.readings: dict[int, Analysis] = {}
         self.failures: list[BaseException] = []
+        self.pids: set[int] = set()
         self.kills = 0
         self._lock = threading.Lock()
 
@@ -55,6 +58,7 @@ class Load:
     def _answered(self, number: int, future: Future[Analysis]) -> None:
         with self._lock:
             self.answers[number] += 1
+            self.pids.update(self.worker.pids)
             error = future.exception()
             if error is None:
                 self.readings[number] = future.result()
@@ -73,7 +77,13 @@ def wish(number: int) -> dict[str, Any]:
     return {"mode": "fast", "taxonomy": ("goemotions", "ekman")[number % 2]}
 
 
-def soak(worker: WorkerModel, model: Path, total: int, kill_every: int) -> None:
+def check_lives(load: Load, log: pytest.LogCaptureFixture) -> None:
+    """Every end of a worker was a kill of ours: one that answers twice is replaced, and every text still answered."""
+    assert "spoke nonsense" not in log.text
+    assert len(load.pids) == load.kills + 1
+
+
+def soak(worker: WorkerModel, model: Path, log: pytest.LogCaptureFixture, total: int, kill_every: int) -> None:
     lines = asset("data", "samples", "bench_300.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [json.loads(line)["text"] for line in lines[:DISTINCT]]
     with EmotionModel.load(model, threads=1) as plain:
@@ -86,6 +96,7 @@ def soak(worker: WorkerModel, model: Path, total: int, kill_every: int) -> None:
     assert load.failures == []
     assert load.answers == Counter(range(total))
     assert load.kills == (total - 1) // kill_every
+    check_lives(load, log)
     for number, reading in load.readings.items():
         index = number % len(texts)
         assert reading.text == texts[index]
@@ -93,14 +104,31 @@ def soak(worker: WorkerModel, model: Path, total: int, kill_every: int) -> None:
         assert reading.scores == pytest.approx(expected[reading.taxonomy][index], abs=NOISE)
 
 
-def test_hundreds_of_requests_and_a_few_kills(worker: WorkerModel, shallow_model: Path) -> None:
-    soak(worker, shallow_model, total=600, kill_every=150)
+def test_hundreds_of_requests_and_a_few_kills(
+    worker: WorkerModel, shallow_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    soak(worker, shallow_model, caplog, total=600, kill_every=150)
 
 
 @pytest.mark.soak
-def test_twenty_thousand_requests_with_a_kill_every_two_thousand(worker: WorkerModel, shallow_model: Path) -> None:
+def test_twenty_thousand_requests_with_a_kill_every_two_thousand(
+    worker: WorkerModel, shallow_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     scale = float(os.environ.get("SOAK_SCALE", "1"))
-    soak(worker, shallow_model, total=int(20_000 * scale), kill_every=int(2_000 * scale))
+    soak(worker, shallow_model, caplog, total=int(20_000 * scale), kill_every=int(2_000 * scale))
+
+
+def test_a_doubled_answer_is_seen(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Every caller gets one answer all the same, from workers that are replaced one after the other."""
+    monkeypatch.syspath_prepend(HERE)
+    monkeypatch.setattr(supervisor, "ENTRY", "stand_in:answering_twice")
+    with WorkerModel.load() as worker:
+        load = Load(worker, ["text"], total=2, kill_every=100)
+        load.run()
+    assert (load.failures, load.answers) == ([], Counter(range(2)))
+    assert len(load.pids) == 2
+    with pytest.raises(AssertionError, match="spoke nonsense"):
+        check_lives(load, caplog)
 
 
 def test_expected_scores_tell_the_texts_apart(shallow_model: Path) -> None:

@@ -77,16 +77,18 @@ def test_too_few_rows_are_refused() -> None:
         split_task("x", [Example("a", ("joy",))], [])
 
 
-def test_single_ratings_count_only_where_all_are_there(source: Path) -> None:
+def test_single_ratings_count_only_where_all_are_there(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="no per-rater release"):
         per_rater_task(source)
     ratings(source, 200)
     with pytest.raises(DataError, match="200 of 211,225 ratings"):
         per_rater_task(source)
-    task = per_rater_task(source, enough=200)
+    monkeypatch.setattr(echo_room, "ALL_RATINGS", 200)
+    task = per_rater_task(source)
     everything = [*task.train, *task.held_out]
     assert Counter(e.id.split("/")[0] for e in everything) == {"goemotions": 200, "empathetic": 60}
     assert task.repeated > 0.3  # the other rating of a text often lies on the other side
+    assert ["situations of valid" in line or "situations of test" in line for line in task.missing] == [True, True]
 
 
 @pytest.fixture
@@ -106,7 +108,7 @@ def tiny(workplace: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.usefixtures("tiny")
 def test_the_command_trains_judges_and_says_what_it_lacks(
-    source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = ["evaluate", "echo-room", "--source", str(source), "--steps", "3", "--json"]
     assert main(asked) == 0
@@ -132,11 +134,49 @@ def test_the_command_trains_judges_and_says_what_it_lacks(
     assert json.loads(again.out)["loss"] == found["loss"]
 
     monkeypatch.setenv("EMOTION_LRM_MODEL", "some-other.gguf")  # a habit of the user's, which has no say here
-    assert main([part for part in asked if part != "--json"]) == 0
+    report = tmp_path / "out"
+    assert main([*(part for part in asked if part != "--json"), "--report", str(report)]) == 0
     table = capsys.readouterr().out
     assert "The Echo Room, bge-small-en" in table
     assert "0.667" in table
+    assert "accuracy on" in table
     assert all(len(line) <= 80 for line in table.splitlines())
+
+    assert json.loads((report / "report.json").read_text())["outcome"]["by_corpus"] == found["by_corpus"]
+    corpus = found["by_corpus"]["goemotions"]
+    written = (report / "report.md").read_text()
+    assert "".join(f" {found[f'weighted_{key}']:.3f} |" for key in ("precision", "recall", "f1")) in written
+    assert f"| goemotions | {corpus['n']} | {corpus['ours']:.3f} | " in written
+    for told in (written, (report / "report.html").read_text()):
+        assert "66.75 % accuracy and 66.33 % F1" in told
+        assert "Its split is of rows" in told
+        assert f"{100 * found['repeated']:.1f} % of the texts judged by" in told
+        assert "EmpatheticDialogues has no situations of valid" in told
+
+
+@pytest.mark.usefixtures("tiny")
+def test_what_cannot_be_trained_is_told_and_single_ratings_have_a_run_of_their_own(
+    source: Path, workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No encoder is to be had, and all ratings are there."""
+    nowhere = {"kind": "encoder", "name": "encoder", "bases": [str(workplace / "nowhere")]}
+    (workplace / "models" / "configs" / "encoder.yaml").write_text(yaml.safe_dump(nowhere))
+    ratings(source, 200)
+    monkeypatch.setattr(echo_room, "ALL_RATINGS", 200)
+    assert main(["evaluate", "echo-room", "--source", str(source), "--steps", "1", "--json"]) == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    rated = found["per_rater"]
+    assert (found["protocol"], rated["protocol"]) == ("echo-room", "echo-room, per rater")
+    assert (found["n"], rated["n"]) == (53, 52)
+    assert (found["repeated"], rated["repeated"] > 0.3) == (0, True)
+    assert any("GoEmotions" in line for line in found["missing"])
+    assert not any("GoEmotions" in line for line in rated["missing"])
+    for outcome in (found, rated):
+        assert outcome["baselines"]["encoder"] is None
+        assert outcome["baselines"]["tfidf"]["accuracy"] > 0
+        assert outcome["loss"] > 0
+    assert told.err.count("No baseline encoder") == 2  # a line for each of the two runs
 
 
 def test_options_without_a_meaning_are_refused(source: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit.errors import UsageError
 from toolkit.settings import Progress, Settings, model_options
 
 if TYPE_CHECKING:
@@ -21,10 +22,14 @@ _JUDGED = 1000  # labelled texts that a file type is judged by
 
 @click.command()
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Turns of each; medians count.")
-@click.option("--texts", type=click.IntRange(8, 300), default=96, show_default=True, help="Texts a turn.")
-@click.option("--types", metavar="T,T", help="File types of the shipped model, such as bf16,q8_0,q4_0.")
+@click.option(
+    "--texts", type=click.IntRange(8, 300), default=300, show_default=True, help="Texts a turn; slower ways read fewer."
+)
+@click.option("--types", metavar="T,T", help="File types of the shipped model, such as bf16,q8_0.")
 @click.option("--tune", is_flag=True, help="Find and keep the file type and the settings that suit this machine.")
-@click.option("--growth", is_flag=True, help="Read up to 10,000 texts, and texts of up to 20,000 words.")
+@click.option(
+    "--growth", is_flag=True, help="Read up to 10,000 texts, explain up to 1,000, read texts of up to 20,000 words."
+)
 @click.option("--no-server", is_flag=True, help="Leave llama-server out, even if it is on the PATH.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="PNG", help="Draw the figures.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -49,7 +54,7 @@ def bench(
 
     \b
     emotion-lrm bench
-    emotion-lrm bench --rounds 5 --texts 300 --types bf16,q8_0 --plot bench.png
+    emotion-lrm bench --rounds 5 --types bf16,q8_0 --plot bench.png
     emotion-lrm bench --tune
     """
     from toolkit.inference.abi import check_abi
@@ -71,13 +76,30 @@ def bench(
 
 
 def _files(types: str | None, settings: Settings) -> list[Path]:
-    """The model of the settings, or the shipped one in each file type; built first where they are missing."""
-    from toolkit.inference.store import ensure, load_shipped
+    """The model of the settings, in each file type where some are asked for; built first where they are missing."""
+    from toolkit.inference.store import ensure
 
-    default = load_shipped().default
-    names: list[str | None] = [f"{default}-{kind}" for kind in _kinds(types)]
+    shipped = _shipped_name(types, settings)
+    names: list[str | None] = [f"{shipped}-{kind}" for kind in _kinds(types)]
     with Progress("Building the model; this happens once and takes about a minute.") as progress:
         return [ensure(name, progress) for name in names or [settings.model]]
+
+
+def _shipped_name(types: str | None, settings: Settings) -> str | None:
+    """The shipped model whose file type is open; None where a file, or a name with its type, was asked for.
+
+    Raises:
+        UsageError: where ``types`` are to choose from all the same.
+    """
+    from toolkit.inference.store import load_shipped
+
+    shipped = load_shipped()
+    name = settings.model or shipped.default
+    if name in shipped.models:
+        return name
+    if _kinds(types):
+        raise UsageError(f"{name} has one file type; there is nothing to choose for --types.", "Leave out one of them.")
+    return None
 
 
 def _kinds(types: str | None) -> list[str]:
@@ -99,15 +121,15 @@ def _measure(
     rounds, texts, server = amount
     plan = Plan(rounds, texts, threads, server)
     found = [measure(path, bench_texts(), plan, progress) for path in paths]
-    startup = measure_startup(paths[0])
+    startup, machine = measure_startup(paths[0]), describe_machine()
     if plot is not None:
-        draw_bench(found, plot)
+        draw_bench(machine, found, plot)
     if as_json:
-        told = {"machine": describe_machine(), **found[0].to_dict(), "startup": startup, **asdict(plan)}
+        told = {"machine": machine, **asdict(plan), **found[0].to_dict(), "startup": startup}
         told["file_types"] = [model.to_dict() for model in found]
         click.echo(json.dumps(told, ensure_ascii=False))
     else:
-        print_bench(describe_machine(), found, startup, sys.stdout)
+        print_bench(machine, found, startup, sys.stdout)
 
 
 def _tune(types: str | None, settings: Settings, as_json: bool) -> None:
@@ -142,9 +164,8 @@ def _tune_file_type(types: str | None, settings: Settings) -> list[Tried]:
     from toolkit.inference.store import ensure, load_shipped, models_folder
     from toolkit.inference.tuning import keep_file_type
 
-    shipped = load_shipped()
-    name = settings.model or shipped.default
-    if name not in shipped.models:
+    name = _shipped_name(types, settings)
+    if name is None:
         return []
     kinds = _kinds(types) or [kind.lower() for kind in CANDIDATES]
     there = set(models_folder().glob("*.gguf"))
@@ -156,7 +177,7 @@ def _tune_file_type(types: str | None, settings: Settings) -> list[Tried]:
         tried = try_file_types(paths, reference, rows, bench_texts(), progress)
     best = choose(tried, default_file_type())
     told = {"model": name, "texts_per_second": best.texts_per_second, "judged_by": judged_by}
-    keep_file_type(asset("models", "adapters", shipped.models[name].adapter), best.file_type, told)
+    keep_file_type(asset("models", "adapters", load_shipped().models[name].adapter), best.file_type, told)
     for path in {reference, *paths.values()} - {paths[best.file_type], *there}:
         path.unlink()
     return tried

@@ -15,7 +15,7 @@ from toolkit.errors import EmotionLRMError
 from toolkit.evaluation.protocols import Rows
 from toolkit.inference.engine import Engine
 
-CANDIDATES = ("BF16", "F16", "Q8_0", "Q4_0")
+CANDIDATES = ("BF16", "F16", "Q8_0", "Q4_0_MIXED")
 _TEXTS, _ROUNDS, _CLEARLY = 48, 3, 1.03
 
 

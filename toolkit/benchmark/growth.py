@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from toolkit.benchmark.machine import resident_bytes
+from toolkit.benchmark.measure import read_all
 from toolkit.benchmark.rounds import Report
-from toolkit.contract.lens import Lens
 from toolkit.inference.engine import Engine
 
-SIZES, WORDS = (100, 1_000, 10_000), (1_250, 5_000, 20_000)
+SIZES, EXPLAINED, WORDS = (100, 1_000, 10_000), (100, 300, 1_000), (1_250, 5_000, 20_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Growth:
     """``amount`` texts, or one text of so many words: ``per_second`` of them, and memory in bytes at the end."""
 
     of: str
+    mode: str
     amount: int
     per_second: float
     memory: int | None
@@ -29,22 +30,22 @@ def measure_growth(
     engine: Engine,
     texts: Sequence[str],
     sizes: Iterable[int] = SIZES,
+    explained: Iterable[int] = EXPLAINED,
     words: Iterable[int] = WORDS,
     progress: Report | None = None,
 ) -> list[Growth]:
-    """Read ever more texts, then ever longer ones, in fast mode; texts come from a source that keeps none."""
-    plan = [("texts", n) for n in sizes] + [("words", n) for n in words]
-    for _ in engine.read(texts[:50], Lens.AUTHOR):
-        pass
+    """Read ever more texts, explain ever more, then read ever longer ones; they come from a source that keeps none."""
+    kinds = (("texts", "fast", sizes), ("texts", "explain", explained), ("words", "fast", words))
+    plan = [(of, mode, amount) for of, mode, amounts in kinds for amount in amounts]
+    read_all(engine, texts[:50], "explain")
     found = []
-    for done, (of, amount) in enumerate(plan):
+    for done, (of, mode, amount) in enumerate(plan):
         if progress is not None:
-            progress(done, len(plan), f"{amount:,} {of}")
+            progress(done, len(plan), f"{amount:,} {of}, {mode}")
         source = itertools.islice(itertools.cycle(texts), amount) if of == "texts" else iter([long_text(texts, amount)])
         began = time.perf_counter()
-        for _ in engine.read(source, Lens.AUTHOR):
-            pass
-        found.append(Growth(of, amount, amount / (time.perf_counter() - began), resident_bytes()))
+        read_all(engine, source, mode)
+        found.append(Growth(of, mode, amount, amount / (time.perf_counter() - began), resident_bytes()))
     return found
 
 
@@ -53,7 +54,9 @@ def long_text(texts: Sequence[str], words: int) -> str:
     return " ".join(itertools.islice(itertools.cycle(word for text in texts for word in text.split()), words))
 
 
-def widest_gap(found: Sequence[Growth], of: str) -> float:
-    """How far the slowest lies below the fastest, 0 to 1."""
-    rates = [growth.per_second for growth in found if growth.of == of]
-    return 1 - min(rates) / max(rates) if rates else 0.0
+def widest_gaps(found: Sequence[Growth]) -> dict[str, float]:
+    """For every kind of text and mode how far the slowest lies below the fastest, 0 to 1."""
+    rates: dict[str, list[float]] = {}
+    for growth in found:
+        rates.setdefault(f"{growth.of}, {growth.mode}", []).append(growth.per_second)
+    return {kind: 1 - min(some) / max(some) for kind, some in rates.items()}

@@ -9,11 +9,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from convert.gguf_file import PREFIX
+from convert.header import Header
 from convert.server import find_server
 from toolkit.assets import asset
 from toolkit.benchmark.machine import cache_bytes
@@ -22,10 +26,12 @@ from toolkit.benchmark.rounds import Contender, Report, Row, rows_of, spread, ta
 from toolkit.contract.lens import Lens
 from toolkit.inference.engine import CELLS, LONGEST, Engine
 
+Work = Callable[[Sequence[str], str], int]  # texts and a mode to how many were read
+
 OURS = "emotion-lrm"
 MODES = ("fast", "explain")
 _ROOF, _READ = "one full batch", "emotion-lrm, tokens"
-_SINGLE_TURNS, _STARTS = 15, 3
+_SERVED, _SINGLE_TURNS, _STARTS = 48, 15, 3
 _ALLOWANCE = 250_000_000  # bytes that a run may take besides weights and KV cache
 
 
@@ -34,7 +40,7 @@ class Plan:
     """How much is measured: ``texts`` of ours a turn; the ordinary way gets an eighth of them, at least four."""
 
     rounds: int = 3
-    texts: int = 96
+    texts: int = 300
     threads: int | None = None
     server: bool = True
 
@@ -78,19 +84,27 @@ def measure(path: Path, texts: Sequence[str], plan: Plan, progress: Report | Non
     try:
         with _contenders(engine, sample, plan) as contenders:
             rates = take_turns(contenders, plan.rounds, progress)
-        single = measure_single(engine, sample[len(sample) // 2])
+        single = measure_single(engine, spread(texts, 1)[0])
     finally:
         engine.close()
     roof, read = rates[-2:]
     return Measured(
         path.stem,
-        path.stem.rpartition("-")[2].upper(),
+        file_type_of(engine.model.header),
         engine.threads,
-        rows_of(contenders[:-2], rates[:-2], ORDINARY),
+        rows_of(contenders[:-2], rates[:-2], ORDINARY, SERVER),
         {"tokens_per_second": roof, "fast_tokens_per_second": read, "share": read / roof},
         single,
         measure_memory(engine, path),
     )
+
+
+def file_type_of(header: Header) -> str:
+    """What a file says of itself, else the type of most of its weights."""
+    weights: Counter[str] = Counter()
+    for tensor in header.tensors:
+        weights[tensor.type] += tensor.n_elements
+    return str(header.metadata.get(f"{PREFIX}file_type") or weights.most_common(1)[0][0])
 
 
 @contextlib.contextmanager
@@ -98,29 +112,32 @@ def _contenders(engine: Engine, sample: Sequence[str], plan: Plan) -> Iterator[l
     """What takes turns; the last two count tokens and give the roof and what ``fast`` reaches of it."""
     few, frame = spread(sample, plan.ordinary_texts), engine.frames[Lens.AUTHOR]
     with contextlib.ExitStack() as stack:
-        rivals: list[tuple[str, Sequence[str], Any]] = [
-            (ORDINARY, few, stack.enter_context(ordinary(engine.model.path, frame, engine.threads)))
-        ]
+        answer = stack.enter_context(ordinary(engine.model.path, frame, engine.threads))
+        sides: list[tuple[str, Sequence[str], Work]] = [(ORDINARY, few, _counted(answer))]
         if plan.server and find_server():
             answer = stack.enter_context(served(engine.model.path, frame, engine.threads))
-            rivals.append((SERVER, sample[:: max(1, len(sample) // 48)], answer))
-        found = []
-        for mode in MODES:
-            found += [Contender(name, mode, _counted(answer, some, mode)) for name, some, answer in rivals]
-            found.append(Contender(OURS, mode, _counted(lambda texts, how: _read(engine, texts, how), sample, mode)))
-        found.append(Contender(_ROOF, "roof", lambda: _full_batch(engine)))
-        found.append(Contender(_READ, "roof", lambda: _tokens_read(engine, sample)))
+            sides.append((SERVER, spread(sample, _SERVED), _counted(answer)))
+        sides.append((OURS, sample, partial(read_all, engine)))
+        found = [
+            Contender(name, mode, len(some), partial(work, some, mode)) for mode in MODES for name, some, work in sides
+        ]
+        found.append(Contender(_ROOF, "roof", 0, lambda: _full_batch(engine)))
+        found.append(Contender(_READ, "roof", len(sample), lambda: _tokens_read(engine, sample)))
         yield found
 
 
-def _counted(answer: Callable[[Sequence[str], str], list[Any]], texts: Sequence[str], mode: str) -> Callable[[], int]:
-    return lambda: len(answer(texts, mode))
+def _counted(answer: Callable[[Sequence[str], str], list[Any]]) -> Work:
+    return lambda texts, mode: len(answer(texts, mode))
 
 
-def _read(engine: Engine, texts: Sequence[str], mode: str) -> list[Any]:
-    if mode == "fast":
-        return list(engine.read(texts, Lens.AUTHOR))
-    return list(engine.explain(texts, Lens.AUTHOR, lambda posterior: int(posterior.argmax())))
+def read_all(engine: Engine, texts: Iterable[str], mode: str) -> int:
+    """Read texts through the author's lens and keep nothing; returns how many there were."""
+    readings: Iterator[Any] = (
+        engine.read(texts, Lens.AUTHOR)
+        if mode == "fast"
+        else engine.explain(texts, Lens.AUTHOR, lambda posterior: int(posterior.argmax()))
+    )
+    return sum(1 for _ in readings)
 
 
 def _full_batch(engine: Engine) -> int:
@@ -136,7 +153,7 @@ def _full_batch(engine: Engine) -> int:
 
 def _tokens_read(engine: Engine, texts: Sequence[str]) -> int:
     before = engine.context.evaluated
-    _read(engine, texts, "fast")
+    read_all(engine, texts, "fast")
     return engine.context.evaluated - before
 
 
@@ -144,12 +161,12 @@ def measure_single(engine: Engine, text: str) -> dict[str, float]:
     """One text in fast mode against a bare forward pass over as many tokens behind the same cached head, in turns."""
     context, frame = engine.context, engine.frames[Lens.AUTHOR]
     before = context.evaluated
-    _read(engine, [text], "fast")
+    read_all(engine, [text], "fast")
     tokens = (engine.model.encode(text) + [*frame.tail, *frame.prefill] * 4)[: context.evaluated - before]
     times: dict[str, list[float]] = {"fast": [], "bare_decode": []}
     for _ in range(_SINGLE_TURNS):
         began = time.perf_counter()
-        _read(engine, [text], "fast")
+        read_all(engine, [text], "fast")
         times["fast"].append(time.perf_counter() - began)
         times["bare_decode"].append(_bare(engine, tokens, len(frame.head)))
     found = {name: statistics.median(seconds) for name, seconds in times.items()}
@@ -173,11 +190,9 @@ def _bare(engine: Engine, tokens: Sequence[int], start: int) -> float:
 _PEAK = """
 import sys
 from pathlib import Path
-from toolkit.benchmark.measure import bench_texts
-from toolkit.contract.lens import Lens
+from toolkit.benchmark.measure import bench_texts, read_all
 from toolkit.inference.engine import Engine
-engine = Engine(Path(sys.argv[1]), threads=int(sys.argv[2]))
-list(engine.explain(bench_texts()[:40], Lens.AUTHOR, lambda posterior: int(posterior.argmax())))
+read_all(Engine(Path(sys.argv[1]), threads=int(sys.argv[2])), bench_texts()[:40], "explain")
 print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Report = Callable[[int, int, str], None]
@@ -12,21 +12,27 @@ Report = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Something that does ``work``, which returns how many units (texts, tokens) it has done."""
+    """Something that does ``work`` on so many ``texts``; it returns how many units (texts, tokens) it has done."""
 
     name: str
     mode: str
+    texts: int
     work: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Texts a second of one contender, and how many times the ordinary way's in the same mode."""
+    """Texts a turn and a second of one contender, and how many times what others reach in the same mode.
+
+    A ratio is None where the other did not take part.
+    """
 
     name: str
     mode: str
+    texts: int
     texts_per_second: float
     ratio_to_ordinary: float | None
+    ratio_to_server: float | None = None
 
 
 def take_turns(
@@ -50,17 +56,22 @@ def take_turns(
     return [statistics.median(found[1:]) for found in rates]
 
 
-def rows_of(contenders: Sequence[Contender], rates: Sequence[float], ordinary: str) -> list[Row]:
-    """The rates as rows, with the ratio to the contender named ``ordinary`` of the same mode, where there is one."""
-    base: Mapping[str, float] = {c.mode: rate for c, rate in zip(contenders, rates, strict=True) if c.name == ordinary}
+def rows_of(contenders: Sequence[Contender], rates: Sequence[float], ordinary: str, server: str) -> list[Row]:
+    """The rates as rows, with the ratios to the contenders of these two names."""
+    known = {(one.name, one.mode): rate for one, rate in zip(contenders, rates, strict=True)}
+
+    def ratio(one: Contender, other: str) -> float | None:
+        base = known.get((other, one.mode))
+        return known[one.name, one.mode] / base if base else None
+
     return [
-        Row(c.name, c.mode, rate, rate / base[c.mode] if c.mode in base else None)
-        for c, rate in zip(contenders, rates, strict=True)
+        Row(one.name, one.mode, one.texts, rate, ratio(one, ordinary), ratio(one, server))
+        for one, rate in zip(contenders, rates, strict=True)
     ]
 
 
 def spread(texts: Sequence[str], count: int) -> list[str]:
-    """``count`` texts, evenly taken from all of them by length, so that a small sample is as long on average."""
-    ranked = sorted(texts, key=len)
+    """``count`` texts in their order, evenly taken from all by length, so that a small sample is as long on average."""
+    ranked = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     count = min(count, len(ranked))
-    return [ranked[int((i + 0.5) * len(ranked) / count)] for i in range(count)]
+    return [texts[index] for index in sorted(ranked[int((i + 0.5) * len(ranked) / count)] for i in range(count))]

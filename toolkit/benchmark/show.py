@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -11,20 +12,23 @@ from rich.console import Console
 from rich.table import Table
 
 from convert.files import replacing
-from toolkit.benchmark.growth import Growth, widest_gap
+from toolkit.benchmark.growth import Growth, widest_gaps
 from toolkit.benchmark.measure import MODES, OURS, Measured
 from toolkit.corpora.figures import BLUE, GREY, ORANGE, require_matplotlib
 from toolkit.inference.tuning import Tuning
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from toolkit.benchmark.file_types import Tried
 
 
 def print_bench(machine: dict[str, Any], found: Sequence[Measured], startup: dict[str, float], file: IO[str]) -> None:
     """Machine, texts a second of every file type, and the smaller figures below."""
     console = Console(file=file, highlight=False, markup=False)
-    console.print(f"{machine['cpu']}, {machine['usable']} of {machine['cores']} cores, {' '.join(machine['flags'])}")
-    console.print(f"llama-cpp-python {machine['llama_cpp_python']}: {machine['build']}", style="dim")
+    processor, build = _machine(machine)
+    console.print(processor)
+    console.print(build, style="dim")
     for model in found:
         console.print(f"\n{model.model}, {model.threads} threads")
         console.print(_speeds(model))
@@ -35,14 +39,14 @@ def print_bench(machine: dict[str, Any], found: Sequence[Measured], startup: dic
 def print_growth(found: Sequence[Growth], file: IO[str]) -> None:
     """Speed and memory by amount, and how far the slowest lies below the fastest."""
     table = Table(box=SIMPLE_HEAD)
-    for heading in ("amount", "a second", "memory"):
-        table.add_column(heading, justify="right")
+    for heading in ("amount", "mode", "a second", "memory"):
+        table.add_column(heading, justify="left" if heading == "mode" else "right")
     for growth in found:
         memory = "" if growth.memory is None else _megabytes(growth.memory)
-        table.add_row(f"{growth.amount:,} {growth.of}", f"{growth.per_second:,.1f}", memory)
+        table.add_row(f"{growth.amount:,} {growth.of}", growth.mode, f"{growth.per_second:,.1f}", memory)
     console = Console(file=file, highlight=False, markup=False)
     console.print(table)
-    told = ", ".join(f"{of} {widest_gap(found, of):.0%}" for of in ("texts", "words"))
+    told = "; ".join(f"{kind} {gap:.0%}" for kind, gap in widest_gaps(found).items())
     console.print(f"the slowest below the fastest: {told}")
 
 
@@ -70,11 +74,11 @@ def print_tuning(model: str, tuning: Tuning, texts_per_second: float, kept: Path
 
 def _speeds(model: Measured) -> Table:
     table = Table(box=SIMPLE_HEAD)
-    for heading in ("", "mode", "texts a second", "times the ordinary"):
+    for heading in ("", "mode", "texts", "a second", "times the ordinary", "times the server"):
         table.add_column(heading, justify="left" if heading in ("", "mode") else "right")
     for row in model.rows:
-        ratio = "" if row.ratio_to_ordinary is None else f"{row.ratio_to_ordinary:.1f}"
-        table.add_row(row.name, row.mode, f"{row.texts_per_second:.2f}", ratio)
+        ratios = ("" if ratio is None else f"{ratio:.1f}" for ratio in (row.ratio_to_ordinary, row.ratio_to_server))
+        table.add_row(row.name, row.mode, str(row.texts), f"{row.texts_per_second:.2f}", *ratios)
     return table
 
 
@@ -98,7 +102,7 @@ def _details(model: Measured) -> Table:
     return table
 
 
-def draw_bench(found: Sequence[Measured], path: Path) -> None:
+def draw_bench(machine: dict[str, Any], found: Sequence[Measured], path: Path) -> None:
     """Write a PNG: texts a second of every way, a panel a mode.
 
     Raises:
@@ -106,9 +110,15 @@ def draw_bench(found: Sequence[Measured], path: Path) -> None:
         FileError: where the file cannot be written.
     """
     require_matplotlib()
+    with replacing(path) as temporary:
+        bench_figure(machine, found).savefig(temporary, format="png", metadata={"Software": None})
+
+
+def bench_figure(machine: dict[str, Any], found: Sequence[Measured]) -> Figure:
+    """The picture of :func:`draw_bench`."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 1.2 + 0.5 * sum(len(model.rows) for model in found)), layout="constrained", dpi=110)
+    figure = Figure(figsize=(9, 1.8 + 0.5 * sum(len(model.rows) for model in found)), layout="constrained", dpi=110)
     for axes, mode in zip(figure.subplots(len(MODES), 1, squeeze=False)[:, 0], MODES, strict=True):
         rows = [(model, row) for model in found for row in model.rows if row.mode == mode][::-1]
         names = [f"{row.name} ({model.file_type})" for model, row in rows]
@@ -121,8 +131,18 @@ def draw_bench(found: Sequence[Measured], path: Path) -> None:
         axes.set_title(f"{mode}: texts a second", loc="left", fontsize=10)
         axes.margins(x=0.15)
         axes.spines[["top", "right"]].set_visible(False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+    threads = ", ".join(f"{model.file_type} with {model.threads} threads" for model in found)
+    told = [*_machine(machine), threads]
+    figure.suptitle("\n".join(textwrap.fill(line, 130) for line in told), x=0.01, ha="left", fontsize=7)
+    return figure
+
+
+def _machine(machine: dict[str, Any]) -> tuple[str, str]:
+    """The processor, and how llama.cpp was built."""
+    return (
+        f"{machine['cpu']}, {machine['usable']} of {machine['cores']} cores, {' '.join(machine['flags'])}",
+        f"llama-cpp-python {machine['llama_cpp_python']}: {machine['build']}",
+    )
 
 
 def _bar_label(rate: float, ratio: float | None) -> str:

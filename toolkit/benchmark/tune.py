@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from toolkit.benchmark.measure import read_all
 from toolkit.benchmark.rounds import Report, spread
-from toolkit.contract.lens import Lens
 from toolkit.inference.engine import Engine
 from toolkit.inference.tuning import Tuning, available_threads
 
 Score = Callable[[Tuning, str], float]
-_TEXTS = 64
+ACTIVE = (16, 24, 32, 48)
+TEXTS = 3 * max(ACTIVE)  # fewer would mostly time how the last sequences run out
 
 
 def choices(cores: int) -> dict[str, list[int]]:
     """What is tried of each setting, in this order."""
     threads = sorted({cores, max(1, cores // 2), max(1, cores - 1)}, reverse=True)
-    return {"threads": threads, "single_threads": threads, "active": [16, 24, 32, 48]}
+    return {"threads": threads, "single_threads": threads, "active": list(ACTIVE)}
 
 
 def search(score: Score, options: dict[str, list[int]], progress: Report | None = None) -> tuple[Tuning, float]:
@@ -50,14 +51,14 @@ def tune(path: Path, texts: Sequence[str], progress: Report | None = None) -> tu
     Raises:
         ModelError, ConvertError: for a file that does not load.
     """
-    sample = spread(texts, _TEXTS)
+    sample = spread(texts, TEXTS)
 
     def score(tuning: Tuning, setting: str) -> float:
         engine = Engine(path, threads=tuning.threads, tuning=tuning)
         try:
             if setting == "single_threads":
                 engine.use_threads(tuning.single_threads or 1)
-                return max(rates(engine, sample[len(sample) // 2 :][:1], turns=4))
+                return max(rates(engine, spread(texts, 1), turns=4))
             return max(rates(engine, sample, turns=2))
         finally:
             engine.close()
@@ -69,6 +70,6 @@ def rates(engine: Engine, texts: Sequence[str], turns: int) -> Iterator[float]:
     """Texts explained a second, ``turns`` times, after one turn that warms up."""
     for turn in range(turns + 1):
         began = time.perf_counter()
-        count = sum(1 for _ in engine.explain(texts if turn else texts[:1], Lens.AUTHOR, lambda p: int(p.argmax())))
+        count = read_all(engine, texts if turn else texts[:1], "explain")
         if turn:
             yield count / (time.perf_counter() - began)

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from convert.files import replacing
 from toolkit.config import Config, override
 from toolkit.contract.lens import Lens
 from toolkit.errors import DataError
-from toolkit.evaluation import metrics
+from toolkit.evaluation import metrics, plots
+from toolkit.evaluation.document import Block, Figure, Points, Table, Words, as_markdown, numbered, write_document
 from toolkit.evaluation.evaluate import predict
-from toolkit.evaluation.metrics import Floats
+from toolkit.evaluation.metrics import Bools, Floats
+from toolkit.evaluation.plots import Estimate
 from toolkit.evaluation.protocols import Rows, load_rows
 from toolkit.evaluation.rivals import Progress, Tell
 from toolkit.inference.calibration import Calibration
@@ -31,7 +35,8 @@ from toolkit.training.config import TrainConfig
 if TYPE_CHECKING:
     from toolkit.training.lora import Trainer
 
-Interval = tuple[float, float]
+RESAMPLES = 500
+Picked = NDArray[np.intp]
 
 
 class Variant(Config):
@@ -67,7 +72,8 @@ class Result:
         n: dev rows.
         loss: negative log of the mass on the gold labels, in nats, uncalibrated.
         coverage: median share of the whole vocabulary's probability that the labels have.
-        accuracy_difference, loss_difference: less the first row's, text by text; None in the first row.
+        accuracy_difference, macro_f1_difference, loss_difference: less the first row's on the same dev rows; None in
+            the first row.
         intervals: 95 % bootstrap intervals over dev rows, of the figures of those names.
     """
 
@@ -82,8 +88,9 @@ class Result:
     loss: float
     coverage: float
     accuracy_difference: float | None
+    macro_f1_difference: float | None
     loss_difference: float | None
-    intervals: dict[str, Interval]
+    intervals: dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,32 @@ class _Read:
     coverage: Floats
     steps: int
     examples: int
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """How a trained row did, dev row by dev row.
+
+    Attributes:
+        correct: whether the top label is a gold one, shape (n,).
+        losses: shape (n,).
+        predicted, gold: shape (n, labels).
+    """
+
+    correct: Bools
+    losses: Floats
+    predicted: Bools
+    gold: Bools
+
+
+_Figure = Callable[[_Scored, Picked], float]
+_FIGURES: dict[str, _Figure] = {
+    "accuracy": lambda scored, picked: float(scored.correct[picked].mean()),
+    "macro_f1": lambda scored, picked: metrics.score_labels(scored.predicted[picked], scored.gold[picked]).macro(
+        np.asarray(scored.gold.any(0))
+    ),
+    "loss": lambda scored, picked: float(scored.losses[picked].mean()),
+}
 
 
 def run_ablations(
@@ -119,7 +152,8 @@ def run_ablations(
     for number, (variant, config) in enumerate(zip(plan.rows, configs, strict=True), 1):
         tell(f"Row {number} of {len(configs)}: {variant.name}.")
         found.append(_run_row(config, rows, source, folder, tell, progress))
-    return [_judge(variant, read, found[0], rows) for variant, read in zip(plan.rows, found, strict=True)]
+    scored = [_score(read, rows) for read in found]
+    return [_judge(*row, scored[0]) for row in zip(plan.rows, found, scored, strict=True)]
 
 
 def _require_files(config: TrainConfig) -> None:
@@ -178,89 +212,116 @@ def _read(trainer: Trainer, rows: Rows, progress: Progress) -> tuple[Floats, Flo
     return read_posteriors(trainer, rows.texts, Lens.AUTHOR, progress, written)
 
 
-def _judge(variant: Variant, read: _Read, first: _Read, rows: Rows) -> Result:
-    assert rows.native_gold is not None
-    _, predicted, _ = predict(read.posterior, rows, Calibration())
-    correct, losses = _by_row(read, rows)
-    base_correct, base_losses = _by_row(first, rows)
-    is_first = read is first
-    apart = {"accuracy_difference": correct - base_correct, "loss_difference": losses - base_losses}
-    means = {"accuracy": correct, "loss": losses, **({} if is_first else apart)}
+def _score(read: _Read, rows: Rows) -> _Scored:
+    mass = (read.posterior * rows.gold).sum(1)
+    return _Scored(
+        correct=metrics.top_correct(read.posterior, rows.gold),
+        losses=-np.log(np.clip(mass, 1e-12, 1.0)),
+        predicted=predict(read.posterior, rows, Calibration())[1],
+        gold=rows.gold,
+    )
 
-    def macro_f1(picked: Any) -> float:
-        return metrics.score_labels(predicted[picked], rows.gold[picked]).macro()
 
+def _judge(variant: Variant, read: _Read, own: _Scored, first: _Scored) -> Result:
+    n = len(own.losses)
+    told = {name: _estimate(partial(of, own), n) for name, of in _FIGURES.items()}
+    if own is not first:
+        told |= {f"{name}_difference": _estimate(partial(_apart, of, own, first), n) for name, of in _FIGURES.items()}
+    values = {name: value for name, (value, _) in told.items()}
     return Result(
         name=variant.name,
         asks=variant.asks,
         set=variant.set,
         steps=read.steps,
         examples=read.examples,
-        n=len(correct),
-        accuracy=float(correct.mean()),
-        macro_f1=metrics.score_labels(predicted, rows.gold).macro(),
-        loss=float(losses.mean()),
+        n=n,
+        accuracy=values["accuracy"],
+        macro_f1=values["macro_f1"],
+        loss=values["loss"],
         coverage=float(np.median(read.coverage)),
-        accuracy_difference=None if is_first else float(apart["accuracy_difference"].mean()),
-        loss_difference=None if is_first else float(apart["loss_difference"].mean()),
-        intervals={
-            "macro_f1": metrics.bootstrap_interval(macro_f1, len(correct), resamples=500),
-            **{name: metrics.mean_interval(values) for name, values in means.items()},
-        },
+        accuracy_difference=values.get("accuracy_difference"),
+        macro_f1_difference=values.get("macro_f1_difference"),
+        loss_difference=values.get("loss_difference"),
+        intervals={name: interval for name, (_, interval) in told.items()},
     )
 
 
-def _by_row(read: _Read, rows: Rows) -> tuple[Floats, Floats]:
-    """Whether the top label is a gold one, 0 or 1, and the loss; both of shape (n,)."""
-    mass = (read.posterior * rows.gold).sum(1)
-    return metrics.top_correct(read.posterior, rows.gold).astype(float), -np.log(np.clip(mass, 1e-12, 1.0))
+def _estimate(statistic: Callable[[Picked], float], n: int) -> Estimate:
+    return statistic(np.arange(n)), metrics.bootstrap_interval(statistic, n, resamples=RESAMPLES)
 
 
-def write_table(results: Sequence[Result], folder: Path) -> list[Path]:
-    """Write ``ablations.md`` and ``ablations.json``; returns where."""
-    written = []
-    for name, content in (("ablations.md", markdown(results)), ("ablations.json", to_json(results))):
+def _apart(of: _Figure, own: _Scored, first: _Scored, picked: Picked) -> float:
+    return of(own, picked) - of(first, picked)
+
+
+def write_table(results: Sequence[Result], folder: Path) -> Path:
+    """Write ``ablations.md`` and ``ablations.json``; returns where the first is."""
+    for name, content in (("ablations.json", to_json(results)), ("ablations.md", markdown(results))):
         with replacing(folder / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
-        written.append(folder / name)
-    return written
+    return folder / "ablations.md"
+
+
+def write_report(results: Sequence[Result], folder: Path) -> list[str]:
+    """The table and its differences drawn, as page, Markdown, JSON and picture; returns the names of the files."""
+    blocks = [*_table(results), *_drawn(results)]
+    return write_document(folder, "Ablations on GoEmotions dev", blocks, _to_dict(results))
 
 
 def to_json(results: Sequence[Result]) -> str:
     """The table as JSON, a row an object."""
-    return json.dumps({"protocol": "ablations", "rows": [asdict(row) for row in results]}, indent=1) + "\n"
+    return json.dumps(_to_dict(results), indent=1) + "\n"
+
+
+def _to_dict(results: Sequence[Result]) -> dict[str, Any]:
+    return {"protocol": "ablations", "rows": [asdict(row) for row in results]}
 
 
 def markdown(results: Sequence[Result]) -> str:
     """The table as Markdown."""
+    return as_markdown(_table(results))
+
+
+def _table(results: Sequence[Result]) -> Iterator[Block]:
     first = results[0]
-    lines = [
+    yield Words(
         f"GoEmotions dev, {first.n:,} rows, {first.steps:,} updates a row; differences are from the first row, text "
         "by text; in brackets 95 % bootstrap intervals over dev rows. Read in torch, uncalibrated; thresholds are "
-        "cross-fitted.",
-        "",
-        "| what | changes | accuracy | difference | macro-F1 | loss | difference | coverage |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in results:
-        cells = (
-            row.name,
-            ", ".join(f"`{change}`" for change in row.set) or "none",
-            _told(row, "accuracy"),
-            _told(row, "accuracy_difference"),
-            _told(row, "macro_f1"),
-            _told(row, "loss"),
-            _told(row, "loss_difference"),
-            f"{row.coverage:.3f}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *(f"- {row.name}: {row.asks}" for row in results)]) + "\n"
+        "cross-fitted."
+    )
+    columns = [name for figure in _FIGURES for name in (figure, f"{figure}_difference")]
+    yield Table(
+        ("what", "changes", "accuracy", "difference", "macro-F1", "difference", "loss", "difference", "coverage"),
+        [
+            (row.name, ", ".join(row.set) or "none", *(_told(row, name) for name in columns), row.coverage)
+            for row in results
+        ],
+    )
+    yield Points([f"{row.name}: {row.asks}" for row in results])
 
 
-def _told(row: Result, name: str) -> str:
+def _told(row: Result, name: str) -> str | None:
     value = getattr(row, name)
     if value is None:
-        return "–"
+        return None
     low, high = row.intervals[name]
     sign = "+" if name.endswith("difference") else ""
     return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+
+
+def _drawn(results: Sequence[Result]) -> Iterator[Figure]:
+    first, *others = results
+    if not others:
+        return
+    names = numbered([row.name for row in others])
+
+    def lines(key: str) -> dict[str, Estimate]:
+        return {name: (getattr(row, key), row.intervals[key]) for name, row in zip(names, others, strict=True)}
+
+    title = f"Every row less {first.name}, on the same dev rows"
+    panels = {
+        "accuracy": lines("accuracy_difference"),
+        "macro-F1": lines("macro_f1_difference"),
+        "loss in nats": lines("loss_difference"),
+    }
+    yield Figure("differences.png", plots.forest(panels, title), f"{title}, with 95 % intervals")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from toolkit.inference.calibration import parse_calibration
 if TYPE_CHECKING:
     from toolkit.training.config import EncoderConfig
 
+NAMES = ("majority", "tfidf", "encoder")
 KEYS = (
     "model", "n", "accuracy", "macro_f1", "micro_f1", "weighted_precision", "weighted_recall", "weighted_f1", "ece",
     "loss", "texts_per_second", "intervals",
@@ -48,30 +49,35 @@ def judge_baselines(
         examples = list(_examples(rows.lens, "train", source))
     except DataError as error:
         tell(f"No baselines: {error} {error.hint}")
-        return dict.fromkeys(makers(rows.lens, rows.lens.native, folder, tell, progress))
-    found: dict[str, Judged | None] = {}
-    for name, fit in makers(rows.lens, rows.lens.native, folder, tell, progress).items():
+        return dict.fromkeys(NAMES)
+    fitted = fit_rivals(examples, rows.lens, rows.lens.native, folder, tell, progress)
+    return {
+        name: rival and judge_rival(calibrated(rival, rows, source), rows, progress) for name, rival in fitted.items()
+    }
+
+
+def fit_rivals(
+    examples: Sequence[Example], lens: Lens, taxonomy: str, folder: Path, tell: Tell, progress: Progress, **changes: Any
+) -> dict[str, Rival | None]:
+    """Every baseline, fitted on the examples; None, and a line to ``tell``, where one cannot be.
+
+    Args:
+        folder: keeps the trained encoders.
+        changes: to the configuration of the encoder.
+    """
+
+    def fit_encoder() -> Rival:
+        return train_encoder(encoder_config(lens, taxonomy, **changes), examples, folder, tell, progress)
+
+    fits = (lambda: fit_majority(examples, lens, taxonomy), lambda: fit_words(examples, lens, taxonomy), fit_encoder)
+    found: dict[str, Rival | None] = {}
+    for name, fit in zip(NAMES, fits, strict=True):
         try:
-            rival = fit(examples)
+            found[name] = fit()
         except EmotionLRMError as error:
             tell(f"No baseline {name}: {error} {error.hint}")
             found[name] = None
-        else:
-            found[name] = judge_rival(calibrated(rival, rows, source), rows, progress)
     return found
-
-
-def makers(
-    lens: Lens, taxonomy: str, folder: Path, tell: Tell, progress: Progress, **changes: Any
-) -> dict[str, Callable[[list[Example]], Rival]]:
-    """How each baseline is fitted on examples; ``changes`` are to the configuration of the encoder."""
-    return {
-        "majority": lambda examples: fit_majority(examples, lens, taxonomy),
-        "tfidf": lambda examples: fit_words(examples, lens, taxonomy),
-        "encoder": lambda examples: train_encoder(
-            encoder_config(lens, taxonomy, **changes), examples, folder, tell, progress
-        ),
-    }
 
 
 def encoder_config(lens: Lens, taxonomy: str, **changes: Any) -> EncoderConfig:

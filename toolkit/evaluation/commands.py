@@ -56,6 +56,7 @@ class Seen:
     help="Judge a further model, or an encoder's folder or zip, by the same rows; repeatable.",
 )
 @click.option("--baselines", is_flag=True, help="Train simpler models on the train split and judge them beside.")
+@click.option("--allow-overlap", is_flag=True, help="Judge by rows that were learned from, and mark the figures.")
 @click.option(
     "--report",
     type=click.Path(file_okay=False, path_type=Path),
@@ -89,6 +90,7 @@ def evaluate(
     limit: int | None,
     compare: tuple[str, ...],
     baselines: bool,
+    allow_overlap: bool,
     report: Path | None,
     as_json: bool,
     calibration: Path | None,
@@ -114,7 +116,7 @@ def evaluate(
     emotion-lrm evaluate echo-room --epochs 1
     emotion-lrm evaluate identity-terms
     """
-    if report and protocol != ABLATIONS:
+    if report:
         from toolkit.evaluation.plots import prepare_folder
 
         prepare_folder(report)
@@ -126,8 +128,8 @@ def evaluate(
         return
     _refuse(protocol, **budget)
     if protocol == IDENTITY:
-        _refuse(protocol, compare=compare, baselines=baselines, fit_calibration=calibration, report=report, limit=limit)
-        _identity_terms(settings, as_json)
+        _refuse(protocol, compare=compare, baselines=baselines, fit_calibration=calibration, limit=limit)
+        _identity_terms(settings, report, as_json)
         return
     if calibration and (protocol not in NATIVE or (split, limit) != ("dev", None)):
         raise UsageError(
@@ -135,11 +137,12 @@ def evaluate(
         )
     rows = _load(protocol, split, source, limit, settings)
     settings = settings.model_copy(update={"lens": str(rows.lens)})
-    seen = _judge(rows, settings)
+    met = _overlap_of_baselines(rows, allow_overlap) if baselines else 0
+    seen = _judge(rows, settings, allow_overlap)
     first = seen.judged
-    others = [_judge(rows, _other(settings, name)).judged for name in compare]
+    others = [_judge(rows, _other(settings, name), allow_overlap).judged for name in compare]
     if baselines:
-        first = _with_baselines(first, rows, source)
+        first = _with_baselines(first, rows, source, met)
     _print(first, others, as_json)
     if report:
         _write_report((first, *others), report)
@@ -147,13 +150,20 @@ def evaluate(
         _calibrate(seen, rows, settings, f"{protocol} {split}", calibration)
 
 
-def _judge(rows: Rows, settings: Settings) -> Seen:
-    """Let a model read the rows, and judge it."""
+def _judge(rows: Rows, settings: Settings, allow_overlap: bool) -> Seen:
+    """Let a model read the rows, and judge it.
+
+    Raises:
+        UsageError: where it has learned from them, and that is not allowed.
+    """
     from toolkit.evaluation.evaluate import judge, read
+    from toolkit.evaluation.overlap import learned_by, require_apart
 
     with _open(settings) as model, Progress() as progress:
+        met = require_apart(model.name, rows, learned_by(model, settings.model), allow_overlap)
         reading = read(model, rows, progress)
         judged = judge(model, rows, reading, mode=settings.mode, progress=progress)
+        judged = replace(judged, evaluation=replace(judged.evaluation, overlap=met))
         return Seen(judged, reading.posterior, model.calibration.of(rows.lens).temperature, model.lenses)
 
 
@@ -173,22 +183,25 @@ def _calibrate(seen: Seen, rows: Rows, settings: Settings, fitted_on: str, path:
     fitted, line = fit_calibration(raw, rows.native_gold, rows.lens, fitted_on), None
     if rows.lens is Lens.AUTHOR and Lens.READER in seen.lenses:
         _say("Reading the same rows with the default model, for the noise line.")
-        alone = _judge(rows, _other(settings, None).model_copy(update={"mode": "fast"}))
+        alone = _judge(rows, _other(settings, None).model_copy(update={"mode": "fast"}), True)
         line = noise_line(apply_temperature(raw, fitted["temperature"]), alone.posterior)
     add_calibration(fitted, rows.lens, path, line)
 
 
-def _identity_terms(settings: Settings, as_json: bool) -> None:
-    from toolkit.evaluation.identity import term_effects
-    from toolkit.evaluation.table import print_term_effects
+def _identity_terms(settings: Settings, report: Path | None, as_json: bool) -> None:
+    from toolkit.evaluation.identity import effect_blocks, term_effects, write_report
+    from toolkit.evaluation.table import print_blocks
 
     with open_model(settings) as model:
         effects = term_effects(model, parse_lens(settings.lens))
-        if as_json:
-            told = {"model": model.name, "lens": settings.lens, "terms": [effect.to_dict() for effect in effects]}
-            click.echo(json.dumps(told, ensure_ascii=False))
-        else:
-            print_term_effects(effects, model.name, sys.stdout)
+    told = {"model": model.name, "lens": settings.lens, "terms": [effect.to_dict() for effect in effects]}
+    if as_json:
+        click.echo(json.dumps(told, ensure_ascii=False))
+    else:
+        print_blocks(effect_blocks(effects, model.name), sys.stdout)
+    if report:
+        write_report(effects, told, report)
+        _say_report(report)
 
 
 def _open(settings: Settings) -> AbstractContextManager[Any]:
@@ -202,18 +215,27 @@ def _open(settings: Settings) -> AbstractContextManager[Any]:
     return open_model(settings)
 
 
-def _with_baselines(judged: Judged, rows: Rows, source: Path | None) -> Judged:
+def _overlap_of_baselines(rows: Rows, allowed: bool) -> int:
+    """How many rows the baselines will have learned from, said before they are trained."""
+    from toolkit.evaluation.overlap import require_apart
+    from toolkit.training.learned import Learned
+
+    return require_apart("Every baseline", rows, Learned(frozenset({f"{rows.lens.native} train"})), allowed)
+
+
+def _with_baselines(judged: Judged, rows: Rows, source: Path | None, overlap: int) -> Judged:
     from toolkit.evaluation.baselines import figures, judge_baselines
 
     with Progress() as progress:
         found = judge_baselines(rows, source, _kept(), _tell, progress)
-    told = {name: one and figures(one.evaluation) for name, one in found.items()}
+    told = {name: one and {**figures(one.evaluation), "overlap": overlap} for name, one in found.items()}
     return replace(judged, evaluation=replace(judged.evaluation, baselines=told))
 
 
 def _echo_room(source: Path | None, limit: int | None, report: Path | None, as_json: bool, **budget: Any) -> None:
-    from toolkit.evaluation.echo_room import agreed_task, per_rater_task, run_task
-    from toolkit.evaluation.table import print_echo_room
+    from toolkit.evaluation.echo_room import agreed_task, echo_room_blocks, per_rater_task, run_task
+    from toolkit.evaluation.report import write_report
+    from toolkit.evaluation.table import print_blocks
 
     tasks = [agreed_task(source)]
     try:
@@ -227,32 +249,42 @@ def _echo_room(source: Path | None, limit: int | None, report: Path | None, as_j
         with Progress() as progress:
             found.append(run_task(task, _kept(), _tell, progress, limit=limit, **budget))
     told = [outcome.to_dict() for outcome in found]
+    blocks = list(echo_room_blocks(told))
+    outcome = told[0] | {"per_rater": told[1] if len(told) > 1 else None}
     if as_json:
-        click.echo(json.dumps(told[0] | {"per_rater": told[1] if len(told) > 1 else None}, ensure_ascii=False))
+        click.echo(json.dumps(outcome, ensure_ascii=False))
     else:
-        for one in told:
-            print_echo_room(one, sys.stdout)
+        print_blocks(blocks, sys.stdout)
     if report:
-        _write_report((found[0].ours, *filter(None, found[0].rivals.values())), report)
+        judged = (found[0].ours, *filter(None, found[0].rivals.values()))
+        write_report(judged, report, blocks, {"outcome": outcome})
+        _say_report(report)
 
 
 def _ablations(
     source: Path | None, limit: int | None, report: Path | None, as_json: bool, steps: int | None, config: Path | None
 ) -> None:
-    from toolkit.evaluation.ablations import Ablations, markdown, run_ablations, to_json, write_table
+    from toolkit.evaluation.ablations import Ablations, markdown, run_ablations, to_json, write_report, write_table
 
     plan = load_config(Ablations, config or asset("models", "configs", "ablations.yaml"))
     folder = Path("models/runs/ablations")
     with Progress() as progress:
         results = run_ablations(plan, source, folder, _say, progress, steps=steps, limit=limit)
     click.echo(to_json(results) if as_json else markdown(results), nl=False)
-    _say(f"The table is {write_table(results, report or folder)[0]}.")
+    _say(f"The table is {write_table(results, folder)}.")
+    if report:
+        write_report(results, report)
+        _say_report(report)
 
 
 def _write_report(judged: Sequence[Judged], folder: Path) -> None:
     from toolkit.evaluation.report import write_report
 
     write_report(judged, folder)
+    _say_report(folder)
+
+
+def _say_report(folder: Path) -> None:
     _say(f"The report is {folder / 'report.html'}.")
 
 

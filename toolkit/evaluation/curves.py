@@ -56,9 +56,8 @@ def risk_coverage(confidence: Floats, correct: Bools) -> RiskCoverage:
     return RiskCoverage(answered / len(ranked), risk, float((np.diff(answered, prepend=0) * risk).sum() / len(ranked)))
 
 
-def risk_at(confidence: Floats, correct: Bools, cut: float) -> tuple[float, float | None]:
-    """Coverage and risk where every row of at least that confidence is answered; no risk where none is."""
-    answered = confidence >= cut
+def risk_of(answered: Bools, correct: Bools) -> tuple[float, float | None]:
+    """Coverage and risk where these rows are answered; no risk where none is."""
     return float(answered.mean()), float(1 - correct[answered].mean()) if answered.any() else None
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from convert.files import replacing
 
@@ -35,6 +37,13 @@ class Words:
     """A paragraph."""
 
     words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """A list of lines."""
+
+    lines: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +75,7 @@ class Figure:
     words: str
 
 
-Block = Heading | Words | Tiles | Table | Figure
+Block = Heading | Words | Points | Tiles | Table | Figure
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #20242a; --soft: #5b6570; --paper: #ffffff; --line: #d9dee4; --tile: #f4f6f8;
@@ -76,7 +85,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem;
   margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.6rem; line-height: 1.25; overflow-wrap: anywhere } h2 { font-size: 1.2rem; margin-top: 2.4rem }
-p { max-width: 44rem } figure { margin: 1rem 0 } .wide { overflow-x: auto } img { display: block; min-width: 30rem;
+p, li { max-width: 44rem } figure { margin: 1rem 0 } .wide { overflow-x: auto } img { display: block; min-width: 30rem;
   max-width: 100%; height: auto } img.large { min-width: 46rem }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); gap: .7rem; margin: 1.2rem 0 }
 .tiles div { background: var(--tile); border-radius: .5rem; padding: .6rem .9rem } .tiles b { display: block;
@@ -93,6 +102,21 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _LARGE = 800
 
 
+def write_document(folder: Path, title: str, blocks: Iterable[Block], told: Mapping[str, Any]) -> list[str]:
+    """Write ``report.html``, ``report.md``, ``told`` as ``report.json``, and the pictures; returns their names.
+
+    Raises:
+        FileError: where the folder cannot be written.
+    """
+    blocks = list(blocks)
+    pictures = write_pictures(folder, blocks)
+    write_markdown(folder / "report.md", title, blocks)
+    with replacing(folder / "report.json") as temporary:
+        temporary.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_html(folder / "report.html", title, blocks)
+    return ["report.html", "report.md", "report.json", *pictures]
+
+
 def write_html(path: Path, title: str, blocks: Iterable[Block]) -> None:
     """Write the page, whole or not at all."""
     body = "\n".join(map(_html, blocks))
@@ -107,11 +131,14 @@ def write_html(path: Path, title: str, blocks: Iterable[Block]) -> None:
 
 
 def write_markdown(path: Path, title: str, blocks: Iterable[Block]) -> None:
-    """Write the same as Markdown, less the texts of other people; the pictures are those that :func:`write_pictures`
-    leaves beside it."""
-    parts = [f"# {_marked(title)}", *filter(None, map(_markdown, blocks))]
+    """Write the same as Markdown; the pictures are those that :func:`write_pictures` leaves beside it."""
     with replacing(path) as temporary:
-        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        temporary.write_text(f"# {_marked(title)}\n\n{as_markdown(blocks)}", encoding="utf-8")
+
+
+def as_markdown(blocks: Iterable[Block]) -> str:
+    """The blocks as Markdown, less the texts of other people."""
+    return "\n\n".join(filter(None, map(_markdown, blocks))) + "\n"
 
 
 def write_pictures(folder: Path, blocks: Iterable[Block]) -> list[str]:
@@ -138,6 +165,8 @@ def _html(block: Block) -> str:
             return f"<h2>{plain(words)}</h2>"
         case Words(words):
             return f"<p>{plain(words)}</p>"
+        case Points(lines):
+            return f"<ul>{''.join(f'<li>{plain(line)}</li>' for line in lines)}</ul>"
         case Tiles(tiles):
             inner = "".join(f"<div>{plain(n)}<b>{plain(v)}</b><span>{plain(s)}</span></div>" for n, v, s in tiles)
             return f'<div class="tiles">{inner}</div>'
@@ -158,7 +187,7 @@ def _data(png: bytes) -> str:
 
 
 def _html_table(table: Table) -> str:
-    numeric = [all(_is_figure(row[column]) for row in table.rows) for column in range(len(table.header))]
+    numeric = figure_columns(table)
     top = "".join(map(_html_cell, ["th"] * len(numeric), table.header, numeric))
     lines = ("".join(map(_html_cell, ["td"] * len(numeric), row, numeric)) for row in table.rows)
     body = "\n".join(f"<tr>{line}</tr>" for line in lines)
@@ -166,8 +195,13 @@ def _html_table(table: Table) -> str:
     return f'<div class="wide"><table{kind}><thead><tr>{top}</tr></thead>\n<tbody>\n{body}</tbody></table></div>'
 
 
+def figure_columns(table: Table) -> list[bool]:
+    """Which columns hold figures alone, and so stand to the right."""
+    return [all(_is_figure(row[column]) for row in table.rows) for column in range(len(table.header))]
+
+
 def _is_figure(cell: Cell) -> bool:
-    return not isinstance(cell, str) or re.fullmatch(r"[\d.,]+( %)?|–", cell) is not None
+    return not isinstance(cell, str) or re.fullmatch(r"[+-]?[\d.,]+( %)?|–", cell) is not None
 
 
 def _html_cell(tag: str, cell: Cell, numeric: bool) -> str:
@@ -193,6 +227,8 @@ def _markdown(block: Block) -> str:
             return f"## {_marked(words)}"
         case Words(words):
             return _marked(words)
+        case Points(lines):
+            return "\n".join(f"- {_marked(line)}" for line in lines)
         case Tiles(tiles):
             return _markdown_table(("", "", ""), tiles)
         case Table(header, rows, foreign):

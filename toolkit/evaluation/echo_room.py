@@ -7,7 +7,7 @@ All models learn through one lens and are not told which corpus a text is from.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from toolkit.corpora.empathetic import read_empathetic
 from toolkit.corpora.goemotions import read_goemotions
 from toolkit.corpora.ratings import read_ratings
 from toolkit.errors import DataError
-from toolkit.evaluation.baselines import figures, judge_rival, makers
+from toolkit.evaluation.baselines import figures, fit_rivals, judge_rival
+from toolkit.evaluation.document import Block, Heading, Points, Table, Words
 from toolkit.evaluation.evaluate import Judged, judge, read
 from toolkit.evaluation.protocols import Rows, label_matrix
 from toolkit.evaluation.rivals import Progress, Tell, require_sklearn
@@ -39,7 +40,12 @@ HELD_OUT = 0.2
 ALL_RATINGS = 211_225
 """Rows of the full per-rater release."""
 
-ECHO_ROOM = {
+READERS: dict[str, Callable[[str, Path | None], Iterator[Example]]] = {
+    "goemotions": read_goemotions,
+    "empathetic": read_empathetic,
+}
+
+ECHO_ROOM: dict[str, Any] = {
     "model": "The Echo Room, bge-small-en",
     "accuracy": 0.6675,
     "weighted_f1": 0.6633,
@@ -91,7 +97,7 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         """Our evaluation, the rivals' under ``baselines``, and what the task was."""
-        of_corpora = {corpus: self._accuracy(corpus) for corpus in ("goemotions", "empathetic")}
+        of_corpora = {corpus: self._accuracy(corpus) for corpus in READERS}
         return self.ours.evaluation.to_dict() | {
             "baselines": {name: one and figures(one.evaluation) for name, one in self.rivals.items()},
             "trained_on": len(self.task.train),
@@ -119,36 +125,31 @@ def agreed_task(source: Path | None) -> Task:
     return split_task("echo-room", found, missing)
 
 
-def per_rater_task(source: Path | None, enough: int = ALL_RATINGS) -> Task:
-    """The protocol on single ratings.
+def per_rater_task(source: Path | None) -> Task:
+    """The protocol on single ratings in the place of GoEmotions' splits.
 
     Raises:
-        DataError: where fewer than ``enough`` are there.
+        DataError: where not all ratings are there.
     """
     ratings = list(read_ratings(source))
-    if len(ratings) < enough:
+    if len(ratings) < ALL_RATINGS:
         raise DataError(
-            f"Of the per-rater release of GoEmotions {len(ratings):,} of {enough:,} ratings are there.",
+            f"Of the per-rater release of GoEmotions {len(ratings):,} of {ALL_RATINGS:,} ratings are there.",
             "Put the whole release there for the per-rater variant.",
         )
     rated = [(f"goemotions/{r.id}/{r.rater}", r.text, r.labels) for r in ratings]
-    found, missing = gather(source)
-    situations = [example for example in found if example.id.startswith("empathetic")]
+    situations, missing = gather(source, ("empathetic",))
     return split_task("echo-room, per rater", [*_shared("goemotions", rated), *situations], missing)
 
 
-def gather(source: Path | None) -> tuple[list[Example], list[str]]:
-    """Every text of both corpora whose one label has a place among the ten, and which splits are missing."""
+def gather(source: Path | None, corpora: Iterable[str] = READERS) -> tuple[list[Example], list[str]]:
+    """Every text of the corpora whose one label has a place among the ten, and which splits are missing."""
     found: list[Example] = []
     missing = []
-    readers: dict[str, Callable[[str], Iterator[Example]]] = {
-        "goemotions": lambda split: read_goemotions(split, source),
-        "empathetic": lambda split: read_empathetic(split, source),
-    }
-    for corpus, reader in readers.items():
+    for corpus in corpora:
         for split in ("train", "dev", "test"):
             try:
-                rows = [(f"{corpus}/{split}/{e.id}", e.text, e.labels) for e in reader(split)]
+                rows = [(f"{corpus}/{split}/{e.id}", e.text, e.labels) for e in READERS[corpus](split, source)]
             except DataError as error:
                 missing.append(str(error))
             else:
@@ -210,9 +211,8 @@ def run_task(
     """
     budget = {key: value for key, value in (("max_steps", steps), ("epochs", epochs)) if value is not None}
     rows = task.rows(limit)
-    rivals: dict[str, Judged | None] = {}
-    for name, fit in makers(Lens.AUTHOR, TAXONOMY, folder, tell, progress, **budget).items():
-        rivals[name] = judge_rival(fit(task.train), rows, progress)
+    fitted = fit_rivals(task.train, Lens.AUTHOR, TAXONOMY, folder, tell, progress, **budget)
+    rivals = {name: rival and judge_rival(rival, rows, progress) for name, rival in fitted.items()}
     with EmotionModel.load(_train_ours(task, folder, tell, progress, budget)) as model:
         return Outcome(task, judge(model, rows, read(model, rows, progress), mode="fast"), rivals)
 
@@ -245,3 +245,34 @@ def _train_ours(task: Task, folder: Path, tell: Tell, progress: Progress, budget
     }  # fmt: skip
     build_model(find_base_gguf(base), adapter, model, default_file_type(), metadata=told)
     return model
+
+
+def echo_room_blocks(outcomes: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
+    """What outcomes, as :meth:`Outcome.to_dict` has them, say beside The Echo Room's own figures."""
+    for told in outcomes:
+        yield from _outcome_blocks(told)
+    yield Words(
+        "Precision, recall and F1 are weighted by support. The Echo Room's figures, "
+        f"{100 * ECHO_ROOM['accuracy']:.2f} % accuracy and {100 * ECHO_ROOM['weighted_f1']:.2f} % F1, are its own; the "
+        "tasks differ:"
+    )
+    yield Points(ECHO_ROOM["differences"])
+
+
+def _outcome_blocks(told: Mapping[str, Any]) -> Iterator[Block]:
+    yield Heading(f"{told['protocol']}: {told['trained_on']:,} texts to learn from, {told['n']:,} to judge by")
+    models = {told["model"]: told, **told["baselines"], ECHO_ROOM["model"]: ECHO_ROOM}
+    keys = ("accuracy", "weighted_precision", "weighted_recall", "weighted_f1", "loss")
+    yield Table(
+        ("", "accuracy", "precision", "recall", "F1", "loss"),
+        [(name, *((one or {}).get(key) for key in keys)) for name, one in models.items()],
+    )
+    judged = ["ours", *(name for name, one in told["baselines"].items() if one)]
+    yield Table(
+        ("accuracy on", "texts", *judged),
+        [(corpus, one["n"], *(one[name] for name in judged)) for corpus, one in told["by_corpus"].items()],
+    )
+    yield Words(f"{100 * told['repeated']:.1f} % of the texts judged by stand among those learned from as well.")
+    if told["missing"]:
+        yield Words("Missing here:")
+        yield Points(told["missing"])

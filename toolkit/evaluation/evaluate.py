@@ -16,7 +16,7 @@ from toolkit.evaluation.answers import AnswerRates, rate_answers
 from toolkit.evaluation.faithfulness import ReasoningQuality, measure_reasoning
 from toolkit.evaluation.metrics import Bools, Floats
 from toolkit.evaluation.protocols import Rows
-from toolkit.evaluation.thresholds import cross_fit
+from toolkit.evaluation.thresholds import cross_fit, cross_fit_abstention
 from toolkit.inference.posterior import apply_temperature, coarsen
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ T = TypeVar("T")
 CHUNK = 128
 FALLBACK_THRESHOLD = 0.5
 RESAMPLES = 500
+FITTED_ON = "dev"
 
 
 class Model(Protocol):
@@ -69,7 +70,8 @@ class Evaluation:
     bootstrap intervals over rows. ``subset_accuracy`` is the share of rows whose predicted set of labels is the gold
     set, ``hamming_loss`` the share of wrong decisions over rows and labels, ``top5_accuracy`` the share of rows with a
     gold label among the five most probable. What needs explain mode is None in fast mode. ``baselines`` has the figures
-    of simpler models by their names, None where one could not be trained.
+    of simpler models by their names, None where one could not be trained. ``overlap`` is the number of rows that the
+    model has learned from.
     """
 
     protocol: str
@@ -99,10 +101,26 @@ class Evaluation:
     reasoning_quality: ReasoningQuality | None
     cross_fitted: bool
     intervals: dict[str, tuple[float, float]]
+    overlap: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The object that ``evaluate --json`` prints, numbers to six decimals."""
         return {key: _rounded(value) for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Abstention:
+    """Which of n rows are answered.
+
+    Attributes:
+        below: the confidence under which a row is not; the mean of the cuts of all folds where they were cross-fitted.
+        cross_fitted: whether every row was decided by a cut from the other folds.
+        answered: shape (n,).
+    """
+
+    below: float
+    cross_fitted: bool
+    answered: Bools
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +130,7 @@ class Judged:
     Attributes:
         scores: in the taxonomy of ``rows``, shape (n, labels), calibrated.
         predicted: what F1 is of, shape (n, labels).
-        abstain_below: the confidence under which the model's calibration abstains; None where it says nothing of it.
+        abstention: where the model's calibration abstains; None where it says nothing of it.
         answers: how the answers of explain mode are written; None in fast mode.
     """
 
@@ -120,7 +138,7 @@ class Judged:
     rows: Rows
     scores: Floats
     predicted: Bools
-    abstain_below: float | None
+    abstention: Abstention | None
     answers: AnswerRates | None
 
     @property
@@ -132,6 +150,17 @@ class Judged:
     def correct(self) -> Bools:
         """For every row whether its most probable label is among the gold labels, shape (n,)."""
         return metrics.top_correct(self.scores, self.rows.gold)
+
+
+def overlap_marks(evaluation: Evaluation, name: str | None = None) -> list[str]:
+    """A line for the model, called ``name``, and for every baseline that has learned from rows that judge it."""
+    met = {name or evaluation.model: evaluation.overlap}
+    met |= {rival: told["overlap"] for rival, told in evaluation.baselines.items() if told}
+    return [
+        f"{who} has learned from {count:,} of these {evaluation.n:,} texts, so its figures flatter it."
+        for who, count in met.items()
+        if count
+    ]
 
 
 def evaluate(model: Model, rows: Rows, *, mode: str = "explain", progress: Progress | None = None) -> Evaluation:
@@ -176,8 +205,7 @@ def judge(
             lambda texts: _read_all(model, texts, rows.lens, "erasing words", progress)[0], written, rows.lens
         )
         summary = replace(summary, reasoning_quality=quality)
-    cut = model.calibration.of(rows.lens).abstain_below.get(rows.taxonomy)
-    return Judged(summary, rows, scores, predicted, cut, rates)
+    return Judged(summary, rows, scores, predicted, _abstention(scores, rows, model.calibration), rates)
 
 
 def predict(
@@ -197,7 +225,7 @@ def predict(
         return coarsen(read, taxonomy or rows.lens.native, rows.taxonomy)[0]
 
     temperature = calibration.of(rows.lens).temperature
-    if native and rows.split == "dev" and rows.native_gold is not None:
+    if native and rows.native_gold is not None and rows.split == FITTED_ON:
         raw = apply_temperature(posterior, 1.0 / temperature)
         tempered = temperature != 1.0
         scores, predicted = cross_fit(raw, rows.native_gold, rows.gold, project, tempered=tempered)
@@ -215,6 +243,19 @@ def predict(
     return scores, scores >= np.array(cuts), False
 
 
+def _abstention(scores: Floats, rows: Rows, calibration: Calibration) -> Abstention | None:
+    """By what ships; on dev, on which that was fitted, by cuts from the other four of five folds."""
+    below = calibration.of(rows.lens).abstain_below.get(rows.taxonomy)
+    if below is None:
+        return None
+    confidence = np.asarray(scores.max(1))
+    if rows.split != FITTED_ON or calibration.risk is None:
+        return Abstention(below, False, confidence >= below)
+    correct = metrics.top_correct(scores, rows.gold)
+    answered, mean = cross_fit_abstention(confidence, correct, calibration.risk)
+    return Abstention(mean, True, answered)
+
+
 def _summarise(
     name: str,
     rows: Rows,
@@ -225,12 +266,21 @@ def _summarise(
     rates: AnswerRates | None,
     seconds: float,
 ) -> Evaluation:
-    correct = metrics.top_correct(scores, rows.gold)
+    correct, in_five = metrics.top_correct(scores, rows.gold), metrics.top_correct(scores, rows.gold, 5)
+    confidence, losses = scores.max(1), metrics.gold_losses(scores, rows.gold)
     by_label = metrics.score_labels(predicted, rows.gold)
-    n = len(correct)
+    n, ece = len(correct), metrics.calibration_error(confidence, correct)
 
-    def macro_f1(picked: np.ndarray) -> float:
-        return metrics.score_labels(predicted[picked], rows.gold[picked]).macro()
+    def resampled(picked: np.ndarray) -> dict[str, float]:
+        drawn = metrics.score_labels(predicted[picked], rows.gold[picked])
+        return {
+            "accuracy": correct[picked].mean(),
+            "macro_f1": drawn.macro(by_label.support > 0),
+            "weighted_f1": drawn.weighted(drawn.f1),
+            "top5_accuracy": in_five[picked].mean(),
+            "ece": metrics.calibration_error(confidence[picked], correct[picked]),
+            "loss": losses[picked].mean(),
+        }
 
     return Evaluation(
         protocol=rows.protocol,
@@ -246,9 +296,9 @@ def _summarise(
         weighted_f1=by_label.weighted(by_label.f1),
         subset_accuracy=float((predicted == rows.gold).all(1).mean()),
         hamming_loss=float((predicted != rows.gold).mean()),
-        top5_accuracy=float(metrics.top_correct(scores, rows.gold, 5).mean()),
-        ece=metrics.calibration_error(scores.max(1), correct),
-        loss=metrics.gold_loss(scores, rows.gold),
+        top5_accuracy=float(in_five.mean()),
+        ece=ece,
+        loss=float(losses.mean()),
         valid_rate=rates.valid if rates else None,
         quoted_rate=rates.quoted if rates else None,
         texts_per_second=n / seconds,
@@ -259,10 +309,7 @@ def _summarise(
         distinct_openings=rates.openings if rates else None,
         reasoning_quality=None,
         cross_fitted=crossed,
-        intervals={
-            "accuracy": metrics.bootstrap_interval(lambda p: float(correct[p].mean()), n, resamples=RESAMPLES),
-            "macro_f1": metrics.bootstrap_interval(macro_f1, n, resamples=RESAMPLES),
-        },
+        intervals=metrics.bootstrap_intervals(resampled, n, resamples=RESAMPLES, centres={"ece": ece}),
     )
 
 

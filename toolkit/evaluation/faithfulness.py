@@ -18,7 +18,7 @@ from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.corpora.spans import kept_words, quoted_words
 from toolkit.evaluation.answers import parse_answer
-from toolkit.evaluation.argued import argument_judge
+from toolkit.evaluation.argued import ArgumentJudge, argument_judge
 from toolkit.evaluation.metrics import Bools, Floats, mean_interval
 
 MOST_ANSWERS = 500
@@ -64,6 +64,8 @@ class ReasoningQuality:
         argued_interval: its 95 % interval.
         judge_accuracy: how often that judge is right on reasonings it has not seen; ``argued`` can hardly exceed it.
         judge_chains: how many it was fitted on.
+        argued_unnamed, argued_unnamed_interval, unnamed_judge_accuracy: the same of a judge that reads without the
+            names of labels, and so the reasons alone.
         erasure: None where no reasoning quotes words of a text that is long enough.
     """
 
@@ -72,6 +74,9 @@ class ReasoningQuality:
     argued_interval: Interval | None
     judge_accuracy: float | None
     judge_chains: int | None
+    argued_unnamed: float | None
+    argued_unnamed_interval: Interval | None
+    unnamed_judge_accuracy: float | None
     erasure: Erasure | None
 
 
@@ -90,16 +95,30 @@ def measure_reasoning(
     valid = [(answer, text) for answer, text in found if answer is not None]
     given = [answer["emotion"] for answer, _ in valid]
     reasonings = [answer["reasoning"] for answer, _ in valid]
-    judge = argument_judge(lens)
-    agreed = judge.labels(reasonings) == np.array(given) if judge and valid else None
+    judge, unnamed = argument_judge(lens), argument_judge(lens, named=False)
+    argued, argued_interval = _agreement(judge, reasonings, given)
+    argued_unnamed, argued_unnamed_interval = _agreement(unnamed, reasonings, given)
     return ReasoningQuality(
         answers=len(valid),
-        argued=None if agreed is None else float(agreed.mean()),
-        argued_interval=None if agreed is None else mean_interval(agreed.astype(float)),
+        argued=argued,
+        argued_interval=argued_interval,
         judge_accuracy=judge.accuracy if judge else None,
         judge_chains=judge.chains if judge else None,
+        argued_unnamed=argued_unnamed,
+        argued_unnamed_interval=argued_unnamed_interval,
+        unnamed_judge_accuracy=unnamed.accuracy if unnamed else None,
         erasure=erase(read, [text for _, text in valid], reasonings, given, lens),
     )
+
+
+def _agreement(
+    judge: ArgumentJudge | None, reasonings: Sequence[str], given: Sequence[str]
+) -> tuple[float | None, Interval | None]:
+    """How often the judge finds the label that was given, and the interval."""
+    if judge is None or not reasonings:
+        return None, None
+    agreed = (judge.labels(reasonings) == np.array(given)).astype(float)
+    return float(agreed.mean()), mean_interval(agreed)
 
 
 def erase(

@@ -5,7 +5,9 @@ The idea is that of counterfactual fairness tests by templates (Kiritchenko and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from toolkit.assets import asset
 from toolkit.config import Config, load_config
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.evaluation import plots
+from toolkit.evaluation.document import Block, Figure, Table, Words, write_document
 from toolkit.inference.posterior import coarsen
 
 if TYPE_CHECKING:
@@ -81,6 +85,40 @@ def term_effects(model: EmotionModel, lens: Lens, terms: IdentityTerms | None = 
         _effect(group, term.partition(" ")[2], plain, read, lens)
         for (group, term), read in zip(named, others, strict=True)
     ]
+
+
+def write_report(effects: Sequence[TermEffect], told: Mapping[str, Any], folder: Path) -> list[str]:
+    """The table and the changes in negative labels drawn, as page, Markdown, JSON (``told``) and picture."""
+    blocks = [*effect_blocks(effects, told["model"]), *_drawn(effects)]
+    return write_document(folder, f"Identity terms: {told['model']}", blocks, told)
+
+
+def effect_blocks(effects: Sequence[TermEffect], model: str) -> Iterator[Block]:
+    """The effects as a table, a line a term."""
+    yield Words(
+        f"{len(effects)} terms, each in the same sentences, against the plain term; read by {model}. Shift is the "
+        "total variation distance between the two readings, other label the share of sentences whose most probable "
+        "label changes, negative the change in the probability of the negative labels, with its 95 % interval over "
+        "sentences."
+    )
+    yield Table(
+        ("group", "term", "shift", "other label", "negative", "95 %"),
+        [(e.group, e.term, e.shift, e.flips, *_told(e)) for e in effects],
+    )
+
+
+def _told(effect: TermEffect) -> tuple[str | None, str | None]:
+    if effect.negative is None or effect.interval is None:
+        return None, None
+    return f"{effect.negative:+.3f}", "{:+.3f} to {:+.3f}".format(*effect.interval)
+
+
+def _drawn(effects: Sequence[TermEffect]) -> Iterator[Figure]:
+    known = {e.term: (e.negative, e.interval) for e in effects if e.negative is not None and e.interval is not None}
+    if known:
+        title = "What naming a person so adds to the negative labels"
+        drawn = plots.forest({"change in probability, with its 95 % interval": known}, title)
+        yield Figure("identity_terms.png", drawn, f"{title}, term by term")
 
 
 def _effect(group: str, term: str, plain: Floats, read: Floats, lens: Lens) -> TermEffect:

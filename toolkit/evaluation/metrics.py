@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +22,17 @@ class LabelScores:
     support: NDArray[np.int64]
     micro_f1: float
 
-    def macro(self) -> float:
-        """The plain mean of F1 over all labels, also over those without a gold row."""
-        return float(self.f1.mean())
+    def macro(self, known: Bools | None = None) -> float:
+        """The plain mean of F1 over all labels, also over those without a gold row.
+
+        Args:
+            known: where these are scores of a resample, which labels have a gold row in the whole, shape (k,). One that
+                was not drawn is left out, as nothing is known of it; those that the whole lacks count as 0 as ever.
+        """
+        if known is None:
+            return float(self.f1.mean())
+        drawn = self.support > 0
+        return float(self.f1[drawn].mean() * known.mean()) if drawn.any() else 0.0
 
     def weighted(self, values: Floats) -> float:
         """The mean of ``values`` over labels, weighted by support; 0 where no label has any."""
@@ -80,8 +88,44 @@ def equal_mass_bins(confidence: Floats, bins: int) -> list[NDArray[np.intp]]:
 
 def gold_loss(posterior: Floats, gold: Bools) -> float:
     """Mean negative log of the probability mass on the gold labels, in nats; mass is bounded below by 1e-12."""
+    return float(gold_losses(posterior, gold).mean())
+
+
+def gold_losses(posterior: Floats, gold: Bools) -> Floats:
+    """:func:`gold_loss` row by row, shape (n,)."""
     mass = (posterior * gold).sum(1)
-    return float(-np.log(np.clip(mass, 1e-12, 1.0)).mean())
+    return np.asarray(-np.log(np.clip(mass, 1e-12, 1.0)))
+
+
+def bootstrap_intervals(
+    statistics: Callable[[NDArray[np.intp]], Mapping[str, float]],
+    n: int,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 42,
+    centres: Mapping[str, float] = {},
+) -> dict[str, tuple[float, float]]:
+    """The percentile bootstrap intervals of some statistics of the same resamples (Efron, 1979).
+
+    Args:
+        statistics: a function of row indices, which come with repeats; its values by their names.
+        n: how many rows there are.
+        resamples: how many times n rows are drawn with replacement.
+        level: the share of resampled values inside.
+        seed: of the random generator.
+        centres: values of the whole for statistics that a resample inflates; what it adds on average is taken away.
+    """
+    random = np.random.default_rng(seed)
+    found = [statistics(random.integers(0, n, n)) for _ in range(resamples)]
+    intervals = {}
+    for name in found[0]:
+        values = np.array([one[name] for one in found])
+        if name in centres:
+            values += centres[name] - values.mean()
+        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+        intervals[name] = (float(low), float(high))
+    return intervals
 
 
 def bootstrap_interval(
@@ -92,19 +136,8 @@ def bootstrap_interval(
     level: float = 0.95,
     seed: int = 42,
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of a statistic (Efron, 1979).
-
-    Args:
-        statistic: a function of row indices, which come with repeats.
-        n: how many rows there are.
-        resamples: how many times n rows are drawn with replacement.
-        level: the share of resampled values inside.
-        seed: of the random generator.
-    """
-    random = np.random.default_rng(seed)
-    values = [statistic(random.integers(0, n, n)) for _ in range(resamples)]
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    """:func:`bootstrap_intervals` of one statistic."""
+    return bootstrap_intervals(lambda rows: {"": statistic(rows)}, n, resamples=resamples, level=level, seed=seed)[""]
 
 
 def mean_interval(values: Floats) -> tuple[float, float]:

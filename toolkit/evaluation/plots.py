@@ -22,6 +22,9 @@ from toolkit.evaluation.metrics import Floats
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Estimate = tuple[float, tuple[float, float]]
+"""A value and its interval."""
+
 _DPI, _CSS = 150, 96
 _WIDTH = 7.4
 _MANY = 16  # labels from which a map is drawn larger
@@ -206,6 +209,37 @@ def risk_coverage_plot(
         axes.set_ylabel("share wrong among the answered", color=ink.soft, fontsize=9)
         axes.grid(color=ink.grid, linewidth=0.6)
         return _finished(figure, axes, ink, title, "share of texts answered, the surest first", legend=len(curves) > 1)
+
+    return _picture(draw)
+
+
+def forest(panels: Mapping[str, Mapping[str, Estimate]], title: str) -> Picture:
+    """Values with their intervals, a line each, the first on top; those whose interval holds 0 are hollow.
+
+    Args:
+        panels: side by side, by what their axis measures; all have the same lines.
+    """
+    names = list(next(iter(panels.values())))
+    places = range(len(names))
+
+    def draw(ink: _Ink) -> Figure:
+        figure = _new(ink, _WIDTH, 1.2 + 0.26 * len(names))
+        row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (below, lines) in zip(row, panels.items(), strict=True):
+            axes.axvline(0, color=ink.soft, linewidth=1, linestyle=":")
+            for place, (value, (low, high)) in zip(places, lines.values(), strict=True):
+                colour, inside = (ink.soft, ink.paper) if low <= 0 <= high else (ink.series[0], ink.series[0])
+                axes.plot((low, high), (place, place), color=colour, linewidth=1.6)
+                axes.plot(value, place, "o", color=colour, markerfacecolor=inside, markersize=6)
+            axes.set_yticks(places, map(_short, names))
+            axes.set_ylim(len(names) - 0.4, -0.6)
+            axes.locator_params(axis="x", nbins=9 // len(panels))
+            axes.grid(axis="x", color=ink.grid, linewidth=0.6)
+            axes.set_xlabel(below, color=ink.soft, fontsize=9)
+            _dress(axes, ink)
+            axes.tick_params(axis="y", length=0)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=ink.text)
+        return figure
 
     return _picture(draw)
 

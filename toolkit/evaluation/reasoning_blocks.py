@@ -25,6 +25,9 @@ _MEASURED = {
     "argued": "argues for the label given, by another model's judgement",
     "argued_interval": "... 95 % interval",
     "judge_accuracy": "that judge's own accuracy on reasonings it has not seen",
+    "argued_unnamed": "argues for the label given, by a judge that reads no names of labels",
+    "argued_unnamed_interval": "... 95 % interval",
+    "unnamed_judge_accuracy": "that judge's own accuracy on reasonings it has not seen",
     "erasure.texts": "texts of at least eight words whose words are quoted",
     "erasure.comprehensiveness": "comprehensiveness of the quoted words",
     "erasure.random_comprehensiveness": "... of random words",
@@ -59,5 +62,5 @@ def _cell(quality: ReasoningQuality | None, key: str) -> Cell:
     """A figure by its dotted name, or the two ends of its interval."""
     value: Any = quality
     for part in key.split("."):
-        value = getattr(value, part, None)
+        value = None if value is None else getattr(value, part)
     return between(value) if isinstance(value, tuple) else value

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from convert.files import replacing
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.evaluation import curves, plots
 from toolkit.evaluation.document import (
@@ -22,24 +20,34 @@ from toolkit.evaluation.document import (
     between,
     numbered,
     thinned,
-    write_html,
-    write_markdown,
-    write_pictures,
+    write_document,
 )
-from toolkit.evaluation.evaluate import Judged
+from toolkit.evaluation.evaluate import Judged, overlap_marks
 from toolkit.evaluation.reasoning_blocks import reasoning_blocks
 
 MISTAKES = 20
+_HEADLINE = {
+    "accuracy": "accuracy",
+    "macro-F1": "macro_f1",
+    "weighted F1": "weighted_f1",
+    "among the top five": "top5_accuracy",
+    "calibration error": "ece",
+    "loss in nats": "loss",
+}
 _SHOWN = 600  # characters of a text; a row may be a whole page
 
 
-def write_report(judged: Sequence[Judged], folder: Path) -> list[str]:
+def write_report(
+    judged: Sequence[Judged], folder: Path, further: Iterable[Block] = (), told: Mapping[str, Any] = {}
+) -> list[str]:
     """Write ``report.html``, ``report.md``, ``report.json`` and the pictures into ``folder``; returns their names.
 
     The texts of the rows stand in ``report.html`` alone, so that the other files can be passed on.
 
     Args:
         judged: one or more models, judged by the same rows; the others are compared with the first.
+        further: what a protocol has to say of its own; it stands behind the headline figures.
+        told: the same as further keys of ``report.json``.
 
     Raises:
         EmotionLRMError: where matplotlib is missing.
@@ -50,20 +58,15 @@ def write_report(judged: Sequence[Judged], folder: Path) -> list[str]:
     first = judged[0].evaluation
     split = f", {first.split} split" if first.split else ""
     title = f"{Path(first.protocol).name}{split}: {' and '.join(named)}"
-    blocks = list(_blocks(named))
-    pictures = write_pictures(folder, blocks)
-    write_markdown(folder / "report.md", title, blocks)
-    with replacing(folder / "report.json") as temporary:
-        temporary.write_text(json.dumps(to_json(named), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_html(folder / "report.html", title, blocks)
-    return ["report.html", "report.md", "report.json", *pictures]
+    return write_document(folder, title, _blocks(named, further), {**to_json(named), **told})
 
 
 # What stands in it
 
 
-def _blocks(named: Mapping[str, Judged]) -> Iterator[Block]:
+def _blocks(named: Mapping[str, Judged], further: Iterable[Block]) -> Iterator[Block]:
     yield from _headline(named)
+    yield from further
     yield from _beside(next(iter(named.values())))
     yield from _labels(named)
     yield from _confusion(named)
@@ -78,6 +81,7 @@ def _headline(named: Mapping[str, Judged]) -> Iterator[Block]:
     yield Words(
         f"{first.evaluation.n:,} texts, {len(first.rows.gold[0])} labels ({first.rows.taxonomy}). {_method(first)}"
     )
+    yield from (Words(mark) for name, one in named.items() for mark in overlap_marks(one.evaluation, name))
     if len(named) == 1:
         yield Tiles(_figures(first))
         return
@@ -100,7 +104,7 @@ def _beside(judged: Judged) -> Iterator[Block]:
     keys = ("accuracy", "macro_f1", "weighted_f1", "loss")
     models = {told.model: told.to_dict(), **told.baselines}
     rows = [
-        (name, *(one[key] if one else None for key in keys), round(one["texts_per_second"]) if one else None)
+        (name, *(_with_interval(one, key) for key in keys), round(one["texts_per_second"]) if one else None)
         for name, one in models.items()
     ]
     yield Table(("", "accuracy", "macro-F1", "weighted F1", "loss in nats", "texts a second"), rows)
@@ -109,6 +113,10 @@ def _beside(judged: Judged) -> Iterator[Block]:
         "tfidf is a logistic regression over words and pairs of words, encoder a small encoder with a classification "
         "head. A dash stands for what could not be trained here."
     )
+
+
+def _with_interval(told: Mapping[str, Any] | None, key: str) -> str | None:
+    return f"{told[key]:.3f} ({between(told['intervals'][key])})" if told else None
 
 
 def _method(judged: Judged) -> str:
@@ -121,15 +129,10 @@ def _method(judged: Judged) -> str:
 
 
 def _figures(judged: Judged) -> list[tuple[str, str, str]]:
-    """Name and value of the headline figures, and a remark: their interval where there is one."""
+    """Name and value of the headline figures, and a remark: their interval."""
     found = judged.evaluation
     return [
-        ("accuracy", f"{found.accuracy:.3f}", between(found.intervals["accuracy"])),
-        ("macro-F1", f"{found.macro_f1:.3f}", between(found.intervals["macro_f1"])),
-        ("weighted F1", f"{found.weighted_f1:.3f}", ""),
-        ("among the top five", f"{found.top5_accuracy:.3f}", ""),
-        ("calibration error", f"{found.ece:.3f}", ""),
-        ("loss in nats", f"{found.loss:.3f}", ""),
+        *((name, f"{getattr(found, key):.3f}", between(found.intervals[key])) for name, key in _HEADLINE.items()),
         ("texts a second", f"{found.texts_per_second:,.1f}", f"{found.mode} mode"),
     ]
 
@@ -208,27 +211,30 @@ def _certainty(named: Mapping[str, Judged]) -> Iterator[Block]:
     )  # fmt: skip
     yield Figure("risk_coverage.png", drawn, "Share wrong among the answered against the share of texts answered")
     for name, line in lines.items():
-        yield Words(_abstention_words(name, line.area, points.get(name)))
+        yield Words(_abstention_words(name, line.area, named[name]))
 
 
 def _abstention(judged: Judged) -> tuple[float, float, float | None] | None:
     """The confidence below which the model abstains, coverage and risk there; None where it has none."""
-    if judged.abstain_below is None:
+    if judged.abstention is None:
         return None
-    return judged.abstain_below, *curves.risk_at(judged.confidence, judged.correct, judged.abstain_below)
+    return judged.abstention.below, *curves.risk_of(judged.abstention.answered, judged.correct)
 
 
-def _abstention_words(name: str, area: float, point: tuple[float, float, float | None] | None) -> str:
+def _abstention_words(name: str, area: float, judged: Judged) -> str:
     told = (
         f"{name}: the area under the curve is {area:.3f}; were confidence no guide, it would be the share wrong of all."
     )
-    if point is None:
+    point = _abstention(judged)
+    if judged.abstention is None or point is None:
         return f"{told} No abstention ships for these labels."
     cut, coverage, risk = point
+    told += f" Below a confidence of {cut:.3f} it abstains"
+    if judged.abstention.cross_fitted:
+        told += " (the mean of five cuts, each of which decides the fold that it was not fitted on)"
     if risk is None:
-        return f"{told} Below a confidence of {cut:.3f} it abstains, and so it answers none of these texts."
-    answered = f"it answers {100 * coverage:.1f} % of these texts, {100 * risk:.1f} % of them wrongly"
-    return f"{told} Below a confidence of {cut:.3f} it abstains: {answered}."
+        return f"{told}, and so it answers none of these texts."
+    return f"{told}: it answers {100 * coverage:.1f} % of these texts, {100 * risk:.1f} % of them wrongly."
 
 
 def _mistakes(judged: Judged, name: str) -> Iterator[Block]:

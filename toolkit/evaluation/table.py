@@ -1,17 +1,18 @@
-"""An evaluation as a table on a terminal or in a pipe."""
+"""An evaluation as tables on a terminal or in a pipe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Iterable
+from typing import IO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from toolkit.evaluation.evaluate import Evaluation
+from toolkit.evaluation import document
+from toolkit.evaluation.document import Block, Heading, Points, Words, between
+from toolkit.evaluation.evaluate import Evaluation, overlap_marks
 from toolkit.evaluation.faithfulness import ReasoningQuality
-from toolkit.evaluation.identity import TermEffect
 from toolkit.evaluation.protocols import PROTOCOLS
 
 
@@ -20,6 +21,8 @@ def print_evaluation(evaluation: Evaluation, file: IO[str]) -> None:
     console = Console(file=file, highlight=False, markup=False)
     split = f", {evaluation.split} split" if evaluation.split else ""
     console.print(f"{evaluation.protocol}{split}: {evaluation.n:,} texts, {evaluation.model}, {evaluation.mode}")
+    for mark in overlap_marks(evaluation):
+        console.print(mark)
     console.print(_summary(evaluation))
     if evaluation.baselines:
         console.print(_beside(evaluation))
@@ -33,27 +36,27 @@ def _summary(evaluation: Evaluation) -> Table:
     table.add_column()
     table.add_column(justify="right")
     table.add_column(style="dim")
-    intervals: dict[str, tuple[float, float]] = evaluation.intervals
     several = evaluation.protocol in PROTOCOLS and PROTOCOLS[evaluation.protocol].thresholded
-    for name, value in (
-        ("accuracy", evaluation.accuracy),
-        ("macro-F1", evaluation.macro_f1),
-        ("micro-F1", evaluation.micro_f1),
-        ("weighted F1", evaluation.weighted_f1),
-        ("all labels right", evaluation.subset_accuracy if several else None),
-        ("Hamming loss", evaluation.hamming_loss if several else None),
-        ("among the top five", evaluation.top5_accuracy if evaluation.protocol == "empathetic" else None),
-        ("calibration error", evaluation.ece),
-        ("loss", evaluation.loss),
-        ("median coverage", evaluation.median_coverage),
-        ("valid answers", evaluation.valid_rate),
-        ("quotes in the text", evaluation.quoted_rate),
-        ("answers that quote", evaluation.evidence_rate),
-        *_quality(evaluation.reasoning_quality),
+    for name, key in (
+        ("accuracy", "accuracy"),
+        ("macro-F1", "macro_f1"),
+        ("micro-F1", "micro_f1"),
+        ("weighted F1", "weighted_f1"),
+        *((("all labels right", "subset_accuracy"), ("Hamming loss", "hamming_loss")) if several else ()),
+        *((("among the top five", "top5_accuracy"),) if evaluation.protocol == "empathetic" else ()),
+        ("calibration error", "ece"),
+        ("loss", "loss"),
+        ("median coverage", "median_coverage"),
+        ("valid answers", "valid_rate"),
+        ("quotes in the text", "quoted_rate"),
+        ("answers that quote", "evidence_rate"),
     ):
+        value, interval = getattr(evaluation, key), evaluation.intervals.get(key)
         if value is not None:
-            low, high = intervals.get(name.replace("-", "_").lower(), (None, None))
-            table.add_row(name, f"{value:.3f}", f"{low:.3f} to {high:.3f}" if low is not None else "")
+            table.add_row(name, f"{value:.3f}", between(interval) if interval else "")
+    for name, value in _quality(evaluation.reasoning_quality):
+        if value is not None:
+            table.add_row(name, f"{value:.3f}", "")
     if evaluation.distinct_openings is not None:
         table.add_row("distinct openings", str(evaluation.distinct_openings), "")
     table.add_row("texts a second", f"{evaluation.texts_per_second:.1f}", "")
@@ -63,7 +66,10 @@ def _summary(evaluation: Evaluation) -> Table:
 def _quality(quality: ReasoningQuality | None) -> list[tuple[str, float | None]]:
     if quality is None:
         return []
-    told: list[tuple[str, float | None]] = [("argues for its label", quality.argued)]
+    told: list[tuple[str, float | None]] = [
+        ("argues for its label", quality.argued),
+        ("... without its name", quality.argued_unnamed),
+    ]
     if quality.erasure is not None:
         told += [
             ("comprehensiveness", quality.erasure.comprehensiveness),
@@ -86,43 +92,6 @@ def _beside(evaluation: Evaluation) -> Table:
     return table
 
 
-def print_echo_room(told: Mapping[str, Any], file: IO[str]) -> None:
-    """The Echo Room's protocol: our model, its rivals and The Echo Room's own figures, and how the tasks differ."""
-    console = Console(file=file, highlight=False, markup=False)
-    console.print(f"{told['protocol']}: {told['trained_on']:,} texts to learn from, {told['n']:,} to judge by")
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("")
-    keys = ("accuracy", "weighted_precision", "weighted_recall", "weighted_f1", "loss")
-    for heading in ("accuracy", "precision", "recall", "F1", "loss"):
-        table.add_column(heading, justify="right")
-    for name, one in {told["model"]: told, **told["baselines"], told["echo_room"]["model"]: told["echo_room"]}.items():
-        table.add_row(name, *(f"{one[key]:.3f}" if one and key in one else "–" for key in keys))
-    console.print(table)
-    console.print(
-        "Precision, recall and F1 are weighted by support. The Echo Room's figures are its own; the tasks differ:"
-    )
-    for line in (*told["echo_room"]["differences"], *told["missing"]):
-        console.print(f"- {line}")
-    console.print(f"{100 * told['repeated']:.1f} % of the texts judged by stand among those learned from as well.")
-
-
-def print_term_effects(effects: Sequence[TermEffect], model: str, file: IO[str]) -> None:
-    """What naming each identity does to a model's readings, a line a term."""
-    console = Console(file=file, highlight=False, markup=False)
-    console.print(f"identity terms: {len(effects)} terms in the same sentences, {model}")
-    table = Table(box=SIMPLE_HEAD)
-    for heading in ("group", "term"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("shift", "other label", "negative", "95 %"):
-        table.add_column(heading, justify="right")
-    for effect in effects:
-        change, interval = "", ""
-        if effect.negative is not None and effect.interval is not None:
-            change, interval = f"{effect.negative:+.3f}", "{:+.3f} to {:+.3f}".format(*effect.interval)
-        table.add_row(effect.group, effect.term, f"{effect.shift:.3f}", f"{effect.flips:.2f}", change, interval)
-    console.print(table)
-
-
 def _labels(evaluation: Evaluation) -> Table:
     table = Table(box=SIMPLE_HEAD)
     table.add_column("label")
@@ -131,4 +100,29 @@ def _labels(evaluation: Evaluation) -> Table:
     for label, scores in evaluation.per_label.items():
         figures = (f"{scores[key]:.3f}" for key in ("precision", "recall", "f1"))
         table.add_row(label, *figures, f"{scores['support']:,.0f}")
+    return table
+
+
+def print_blocks(blocks: Iterable[Block], file: IO[str]) -> None:
+    """The words, lists and tables of a report."""
+    console = Console(file=file, highlight=False, markup=False)
+    for block in blocks:
+        match block:
+            case Heading(words):
+                console.print(words, style="bold")
+            case Words(words):
+                console.print(words)
+            case Points(lines):
+                for line in lines:
+                    console.print(f"- {line}")
+            case document.Table():
+                console.print(_drawn(block))
+
+
+def _drawn(block: document.Table) -> Table:
+    table = Table(box=SIMPLE_HEAD)
+    for heading, right in zip(block.header, document.figure_columns(block), strict=True):
+        table.add_column(heading, justify="right" if right else "left")
+    for row in block.rows:
+        table.add_row(*(cell if isinstance(cell, str) else document.figure(cell) for cell in row))
     return table

@@ -140,3 +140,17 @@ def fit_abstention(confidence: Floats, correct: Bools, risk: float) -> float:
         return NEVER
     last = int(np.flatnonzero(allowed)[-1])
     return 0.0 if last == len(ranked) - 1 else float(ranked[last])
+
+
+def cross_fit_abstention(
+    confidence: Floats, correct: Bools, risk: float, *, count: int = FOLDS, seed: int = SEED
+) -> tuple[Bools, float]:
+    """Which rows are answered, shape (n,), each by the cut of the other folds; and the mean of the cuts.
+
+    Arguments as for :func:`fit_abstention` and :func:`folds`.
+    """
+    answered, cuts = np.zeros(len(confidence), dtype=bool), []
+    for fit, held_out in folds(len(confidence), count, seed):
+        cuts.append(fit_abstention(confidence[fit], correct[fit], risk) if len(fit) else 0.0)
+        answered[held_out] = confidence[held_out] >= cuts[-1]
+    return answered, float(np.mean(cuts))

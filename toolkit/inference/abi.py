@@ -2,8 +2,8 @@
 
 llama-cpp-python mirrors C structs by hand, and their layouts change between releases. A wrong layout does not fail: it
 writes a setting into another one. So sizes, fields and the defaults that the library itself fills in are compared with
-the pinned release at every start; :func:`self_test` shows on a model that sequences are forked, packed
-and moved as they should be.
+the pinned release at every start; then :func:`self_test_on` shows on the loaded model that sequences are forked,
+packed and moved as they should be.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import ctypes
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ModelError
 
+if TYPE_CHECKING:
+    from toolkit.inference.native import NativeContext, NativeModel
+
 PINNED = "0.3.36"
-_TEXT = "The quick brown fox jumps over the lazy dog, and it is glad that it did."
+_TEXT = "The quick brown fox jumps over the lazy dog."
 
 # Bytes, number of fields, and the defaults of the fields that are set or relied on, as the pinned release has them.
 _EXPECTED: Mapping[str, tuple[int, int, Mapping[str, int | float]]] = {
@@ -33,6 +36,7 @@ _EXPECTED: Mapping[str, tuple[int, int, Mapping[str, int | float]]] = {
             "n_threads_batch": 4,
             "rope_scaling_type": -1,
             "pooling_type": -1,
+            "flash_attn_type": -1,
             "rope_freq_base": 0.0,
             "yarn_ext_factor": -1.0,
             "defrag_thold": -1.0,
@@ -53,6 +57,8 @@ _EXPECTED: Mapping[str, tuple[int, int, Mapping[str, int | float]]] = {
         {"n_gpu_layers": -1, "split_mode": 1, "main_gpu": 0, "vocab_only": 0, "check_tensors": 0, "no_alloc": 0},
     ),
     "llama_batch": (56, 7, {}),
+    "llama_token_data": (12, 3, {}),
+    "llama_token_data_array": (32, 4, {}),
 }
 _DEFAULTS = {
     "llama_context_params": "llama_context_default_params",
@@ -98,7 +104,26 @@ def differences(library: Any) -> Iterator[str]:
 
 
 def self_test(path: Path) -> float:
-    """Fork a sequence, decode both branches in one batch and move one to another context; evaluate it alone too.
+    """Load a model and look whether its sequences can be trusted; returns and raises as :func:`self_test_on`."""
+    from toolkit.inference.native import NativeContext, NativeModel
+
+    model = NativeModel(path)
+    contexts = []
+    try:
+        contexts += [NativeContext(model, 256, 64, 4, threads=1) for _ in range(2)]
+        return self_test_on(contexts[0], contexts[1], model)
+    finally:
+        for context in contexts:
+            context.close()
+        model.close()
+
+
+def self_test_on(context: NativeContext, pen: NativeContext, model: NativeModel) -> float:
+    """Fork a sequence, decode both branches in one batch and move one to ``pen``; evaluate it alone too.
+
+    Args:
+        context: an empty one with at least four sequences, as empty afterwards.
+        pen: another empty context of the same ``model``.
 
     Returns:
         The largest difference between the two log-probabilities of any likely token (one of the 50 first).
@@ -108,20 +133,13 @@ def self_test(path: Path) -> float:
     """
     import numpy as np
 
-    from toolkit.inference.native import NativeContext, NativeModel
-
-    model = NativeModel(path)
-    contexts = []
-    try:
-        tokens = model.encode(_TEXT)
-        contexts += [NativeContext(model, 256, 64, 4, threads=1) for _ in range(2)]
-        half = len(tokens) // 2
-        packed = _forked_and_moved(contexts[0], contexts[1], tokens[:half], tokens[half:])
-        alone = _alone(contexts[0], tokens)
-    finally:
-        for context in contexts:
-            context.close()
-        model.close()
+    tokens = model.encode(_TEXT)
+    half = len(tokens) // 2
+    packed = _forked_and_moved(context, pen, tokens[:half], tokens[half:])
+    alone = _alone(context, tokens)
+    pen.drop(0)
+    for sequence in range(4):
+        context.drop(sequence)
     likely = np.argsort(-alone)[:50]
     apart = float(np.abs(packed - alone)[likely].max())
     if not apart < 0.25:  # also where it is no number
@@ -132,7 +150,7 @@ def self_test(path: Path) -> float:
     return apart
 
 
-def _forked_and_moved(context: Any, other: Any, head: list[int], rest: list[int]) -> Any:
+def _forked_and_moved(context: NativeContext, other: NativeContext, head: list[int], rest: list[int]) -> Any:
     """Log-probabilities after ``head + rest``: a fork of ``head`` goes another way, the last token another context."""
     context.add(head, 0, [0])
     context.decode()
@@ -147,7 +165,7 @@ def _forked_and_moved(context: Any, other: Any, head: list[int], rest: list[int]
     return _log_softmax(other.logits(row))
 
 
-def _alone(context: Any, tokens: list[int]) -> Any:
+def _alone(context: NativeContext, tokens: list[int]) -> Any:
     row = context.add(tokens, 0, [3], want_logits=True)
     context.decode()
     return _log_softmax(context.logits(row))

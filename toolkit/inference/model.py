@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,15 +18,19 @@ from toolkit.contract.prompt import load_prompt
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.errors import ModelError
 from toolkit.inference import store
-from toolkit.inference.abi import check_abi
+from toolkit.inference.abi import check_abi, self_test_on
 from toolkit.inference.calibration import Calibration, parse_calibration
 from toolkit.inference.divergence import compare_many
 from toolkit.inference.engine import Choose, Engine, Explained, Reading, Written
 from toolkit.inference.posterior import apply_temperature, best_native, coarsen
 from toolkit.inference.request import Wish, check_lens, check_wish, refuse_empty
+from toolkit.inference.tuning import free_threads
 
 # The number of a text, and what gives its reading with the reasoning that is written so far.
 Watch = Callable[[int, Callable[[], Analysis]], None]
+Found = TypeVar("Found")
+
+PAUSE = 5.0  # seconds without a reading: llama.cpp's own threads have stopped spinning, and others may have begun
 
 
 class Reader(Protocol):
@@ -57,6 +62,8 @@ class EmotionModel:
 
     def __init__(self, engine: Reader, name: str, calibration: Calibration, lenses: tuple[Lens, ...]) -> None:
         self.engine, self.name, self.calibration, self.lenses = engine, name, calibration, lenses
+        self._adapting: Engine | None = None  # one that was not told how many threads to take
+        self._rested = time.monotonic()
 
     @classmethod
     def load(
@@ -73,22 +80,21 @@ class EmotionModel:
         ``adapter`` is a GGUF-LoRA to add to it; what it says of itself (lenses, calibration) goes before the model's.
 
         Raises:
-            ModelError: for an unknown or unusable model.
+            ModelError: for an unknown or unusable model, and where llama.cpp does not do what it should.
             ConvertError: for a damaged file or a build that cannot be finished.
         """
         check_abi()
         path = store.ensure(str(model) if model else None, progress)
         lora = Path(adapter) if adapter else None
         engine = Engine(path, threads=threads, gpu_layers=gpu_layers, lora=lora)
-        told = _own_metadata(engine.model.header.metadata)
-        name = path.stem
-        if engine.adapter is not None and lora is not None:
-            told, name = told | _own_metadata(engine.adapter.header.metadata), f"{name}+{lora.stem}"
-        if told.get("prompt_hash", load_prompt().digest) != load_prompt().digest:
+        try:
+            self_test_on(engine.context, engine.pen, engine.model)
+            loaded = cls(engine, *_told(engine, lora))
+        except BaseException:
             engine.close()
-            raise ModelError(f"{path.name} was trained for another prompt.", "Convert it again with this version.")
-        lenses = tuple(parse_lens(lens) for lens in told.get("lenses", ["author"]))
-        return cls(engine, name, parse_calibration(str(told.get("calibration", "{}"))), lenses)
+            raise
+        loaded._adapting = engine if threads is None else None
+        return loaded
 
     def __enter__(self) -> EmotionModel:
         return self
@@ -127,7 +133,8 @@ class EmotionModel:
             watch: called whenever a reasoning has grown, with the number of its text, from 0, and a function that gives
                 the unfinished analysis. The text of that is stripped, and of a long one only a part.
         """
-        return self._analyze(texts, check_wish(lens, taxonomy, mode, self.lenses, self.name), watch)
+        wish = check_wish(lens, taxonomy, mode, self.lenses, self.name)
+        return self._awake(self._analyze(texts, wish, watch))
 
     def analyze_in_slices(
         self,
@@ -143,7 +150,7 @@ class EmotionModel:
         Arguments as for :meth:`analyze_many`, errors as for :meth:`analyze`.
         """
         wish = check_wish(lens, taxonomy, mode, self.lenses, self.name)
-        return self._in_slices(refuse_empty(text), wish, watch)
+        return self._awake(self._in_slices(refuse_empty(text), wish, watch))
 
     @property
     def noise_line(self) -> float | None:
@@ -183,6 +190,16 @@ class EmotionModel:
 
     def _check_lens(self, lens: Lens | str) -> Lens:
         return check_lens(lens, self.lenses, self.name)
+
+    def _awake(self, readings: Iterator[Found]) -> Iterator[Found]:
+        """Hand on what is read; after a pause, look first how many processors others leave free now."""
+        if (engine := self._adapting) and time.monotonic() - self._rested > PAUSE:
+            engine.threads, single = engine.tuning.among(free_threads())
+            engine.use_threads(single)
+        try:
+            yield from readings
+        finally:
+            self._rested = time.monotonic()
 
     def _analyze(self, texts: Iterable[str | None], wish: Wish, watch: Watch | None) -> Iterator[Analysis]:
         lens, taxonomy = wish.lens, wish.taxonomy
@@ -255,6 +272,18 @@ class EmotionModel:
             evidence=find_evidence(text, reasoning),
             model=self.name,
         )
+
+
+def _told(engine: Engine, lora: Path | None) -> tuple[str, Calibration, tuple[Lens, ...]]:
+    """Name, calibration and lenses, as the model says and before it its adapter."""
+    path, told = engine.model.path, _own_metadata(engine.model.header.metadata)
+    name = path.stem
+    if engine.adapter is not None and lora is not None:
+        told, name = told | _own_metadata(engine.adapter.header.metadata), f"{name}+{lora.stem}"
+    if told.get("prompt_hash", load_prompt().digest) != load_prompt().digest:
+        raise ModelError(f"{path.name} was trained for another prompt.", "Convert it again with this version.")
+    lenses = tuple(parse_lens(lens) for lens in told.get("lenses", ["author"]))
+    return name, parse_calibration(str(told.get("calibration", "{}"))), lenses
 
 
 def _own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import time
@@ -17,7 +18,7 @@ from typing import Any
 from convert.files import replacing
 from convert.gguf_file import CONTENT_HASH
 
-PROCESSOR, LOAD = Path("/proc/cpuinfo"), Path("/proc/loadavg")
+PROCESSOR, LOAD, QUOTA = Path("/proc/cpuinfo"), Path("/proc/loadavg"), Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class Tuning:
         counts = [self.active, *(n for n in (self.threads, self.single_threads) if n is not None)]
         if any(not isinstance(n, int) or n < 1 for n in counts) or self.active > 63:
             raise ValueError(f"no sound tuning: {self}")
+
+    def among(self, free: int) -> tuple[int, int]:
+        """Threads for batches and for single tokens, where so many processors are free."""
+        threads = min(self.threads or free, free)
+        return threads, min(self.single_threads or threads, free)
 
 
 def tuning_file() -> Path:
@@ -119,10 +125,17 @@ def processor(cpuinfo: Path = PROCESSOR) -> str:
     return f"{named} ({family})" if family else named
 
 
-def available_threads() -> int:
-    """The processors that this process may use; llama.cpp's threads spin, so never more than that."""
+def available_threads(quota: Path = QUOTA) -> int:
+    """The processors that this process may use, or as many as its container's quota pays for.
+
+    llama.cpp's threads spin, so never more than that.
+    """
     affinity = getattr(os, "sched_getaffinity", None)
-    return max(1, len(affinity(0)) if affinity else (os.cpu_count() or 2) // 2)
+    count = len(affinity(0)) if affinity else (os.cpu_count() or 2) // 2
+    with contextlib.suppress(OSError, ValueError):  # no file, or "max" in it: no quota
+        allowed, period = map(int, quota.read_text().split())
+        count = min(count, math.ceil(allowed / period))
+    return max(1, count)
 
 
 def free_threads(load: Path = LOAD) -> int:

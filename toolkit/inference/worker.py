@@ -20,6 +20,7 @@ from toolkit.inference.pool import Pool
 from toolkit.inference.protocol import QueueFullError
 from toolkit.inference.request import Options, Wish, check_wish, refuse_empty
 from toolkit.inference.supervisor import Failure
+from toolkit.inference.tuning import free_threads
 
 CAPACITY, LOOK_AHEAD = 1024, 128
 
@@ -68,7 +69,7 @@ class WorkerModel:
         """Start the workers and wait until they have loaded a model, as ``EmotionModel.load`` names it.
 
         Args:
-            threads: of each worker; None shares the processors out among them.
+            threads: of each worker; None shares out among them the processors that are free.
             capacity: how many requests may be unanswered at once.
 
         Raises:
@@ -76,9 +77,7 @@ class WorkerModel:
             ConvertError: for a damaged file or a build that cannot be finished.
         """
         if threads is None and workers > 1:
-            from toolkit.inference.engine import available_threads
-
-            threads = max(1, available_threads() // workers)
+            threads = max(1, free_threads() // workers)
         files = {name: str(path) if path else None for name, path in (("model", model), ("adapter", adapter))}
         wanted = {**files, "threads": threads, "gpu_layers": gpu_layers}
         pool = Pool(wanted, workers, capacity)

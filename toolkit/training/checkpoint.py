@@ -13,6 +13,7 @@ from torch import Tensor
 
 from convert.files import replacing
 from toolkit.training.config import TrainConfig
+from toolkit.training.learned import Learned
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -40,10 +41,12 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True)) if path.exists() else None
 
 
-def save_adapter(model: Any, folder: Path, facts: dict[str, str], config: TrainConfig, metrics: dict[str, Any]) -> None:
+def save_adapter(
+    model: Any, folder: Path, facts: dict[str, str], config: TrainConfig, metrics: dict[str, Any], learned: Learned
+) -> None:
     """Write the adapter as PEFT does, in bfloat16, with public names instead of local paths.
 
-    ``base.json`` says which base it belongs to, ``training.json`` how it was made.
+    ``base.json`` says which base it belongs to, ``training.json`` how it was made and from what.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.peft_config["default"].base_model_name_or_path = facts["model_id"]
@@ -53,7 +56,7 @@ def save_adapter(model: Any, folder: Path, facts: dict[str, str], config: TrainC
     with replacing(weights) as path:
         save_file(lowered, path, metadata={"format": "pt"})
     (folder / "README.md").unlink(missing_ok=True)
-    told = {"config": public(config), "metrics": metrics}
+    told = {"config": public(config), "metrics": metrics, "learned": learned.to_dict()}
     for name, content in (("base.json", facts), ("training.json", told)):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

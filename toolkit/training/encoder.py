@@ -27,6 +27,7 @@ from toolkit.errors import EmotionLRMError, ModelError, UsageError
 from toolkit.training.config import EncoderConfig
 from toolkit.training.encode import bucketed_batches, epochs_of, split_by_tokens
 from toolkit.training.encoder_model import EncoderModel, Facts, encode, padded, require_transformers, write_zip
+from toolkit.training.learned import learned_from
 from toolkit.training.lora import MasterAdamW
 from toolkit.training.weights import choose_precision
 
@@ -153,7 +154,7 @@ def prepare_encoder(
     name = f"{config.name}-{Path(base).name}"
     facts = Facts(
         name=name, lens=config.lens, taxonomy=taxonomy, base=Path(base).name, max_length=longest,
-        trained_on=trained_on,
+        trained_on=trained_on, learned=learned_from(config.data, examples).to_dict(),
     )  # fmt: skip
     model = EncoderModel(network, tokenizer, facts)
     return EncoderTrainer(config, model, encode_examples(model, examples), encode_examples(model, dev))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from convert.files import replacing
 from toolkit.contract.lens import Lens
@@ -23,11 +23,16 @@ from toolkit.errors import ModelError, UsageError
 CARD, CALIBRATION = "encoder.json", "calibration.json"
 FILES = (CARD, "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", CALIBRATION)
 _MOST_BYTES = 4 << 30
+_MOST_CARD = 4 << 20
 _BATCH_TOKENS = 4096
 
 
 class Facts(BaseModel):
-    """What ``encoder.json`` says: which labels the head has, through which lens, on what it was trained."""
+    """What ``encoder.json`` says: which labels the head has, through which lens, on what it was trained.
+
+    Attributes:
+        learned: what :meth:`toolkit.training.learned.Learned.to_dict` tells; one from before has ``trained_on`` alone.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -37,6 +42,7 @@ class Facts(BaseModel):
     base: str
     max_length: int
     trained_on: str = ""
+    learned: dict[str, Any] = {}
 
 
 @dataclass
@@ -169,11 +175,23 @@ def _like_lengths(rows: Sequence[tuple[int, ...]]) -> list[list[int]]:
     return batches
 
 
-def _load_folder(folder: Path) -> EncoderModel:
+def read_facts(path: Path) -> Facts:
+    """What ``encoder.json`` says in an encoder's folder or zip; reads no weights.
+
+    Raises:
+        ModelError: where it is damaged.
+    """
     try:
-        facts = Facts.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError):
-        raise ModelError(f"{folder.name} has no sound {CARD}.", "Train or export the encoder again.") from None
+        if path.is_dir():
+            return Facts.model_validate_json((path / CARD).read_bytes())
+        with zipfile.ZipFile(path) as packed, packed.open(CARD) as card:
+            return Facts.model_validate_json(card.read(_MOST_CARD))
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError):
+        raise ModelError(f"{path.name} has no sound {CARD}.", "Train or export the encoder again.") from None
+
+
+def _load_folder(folder: Path) -> EncoderModel:
+    facts = read_facts(folder)
     require_transformers()
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging

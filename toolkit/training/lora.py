@@ -21,6 +21,7 @@ from toolkit.errors import EmotionLRMError, UsageError
 from toolkit.training.checkpoint import Checkpoint, save_adapter
 from toolkit.training.config import RunConfig, TrainConfig
 from toolkit.training.encode import Encoded, Encoder, HFTokenizer, bucketed_batches, epochs_of, split_by_tokens
+from toolkit.training.learned import Learned, learned_from, read_learned
 from toolkit.training.objective import answer_loss, collate, hidden_states, label_loss, label_posterior
 from toolkit.training.weights import choose_precision, load_base_weights
 
@@ -87,6 +88,7 @@ class Trainer:
     train: list[Encoded]
     dev: list[Encoded]
     facts: dict[str, str]
+    learned: Learned
     history: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -150,7 +152,7 @@ class Trainer:
 
     def save(self, folder: Path, metrics: dict[str, Any]) -> Path:
         """Write the adapter to ``folder/adapter``; returns where."""
-        save_adapter(self.model, folder / "adapter", self.facts, self.config, metrics)
+        save_adapter(self.model, folder / "adapter", self.facts, self.config, metrics, self.learned)
         return folder / "adapter"
 
 
@@ -184,8 +186,11 @@ def prepare(config: TrainConfig, examples: list[Example], dev: list[Example]) ->
     encoder = Encoder(HFTokenizer(backend), config.max_tokens, config.reasoning_first)
     if not examples:
         raise UsageError("There is nothing to learn from.", "Check data.split and data.limit.")
+    learned = learned_from(config.data, examples)
+    if config.init is not None:
+        learned |= read_learned(config.init)
     wrapped = put_adapter(config, model)
-    return Trainer(config, wrapped, encoder, [encoder(e) for e in examples], [encoder(e) for e in dev], facts)
+    return Trainer(config, wrapped, encoder, [encoder(e) for e in examples], [encoder(e) for e in dev], facts, learned)
 
 
 def account(trainer: Trainer) -> dict[str, float]:
