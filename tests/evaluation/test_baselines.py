@@ -144,6 +144,6 @@ def test_the_command_shows_them_beside_the_model(
     assert all(len(line) <= 80 for line in table.splitlines())
     written = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "## Beside simpler models" in written
-    assert "| majority | 0.100 |" in written
+    assert "| majority | 0.100 (0.000 to 0.300) |" in written
     told = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert told["models"][0]["baselines"]["tfidf"]["n"] == 10

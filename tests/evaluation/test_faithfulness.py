@@ -102,6 +102,22 @@ def test_the_judge_reads_the_argument_and_not_the_quotations() -> None:
     assert judge.labels(argued).tolist() == ["joy", "disgust"]
 
 
+@pytest.mark.parametrize("lens", list(Lens))
+def test_without_the_names_of_labels_the_reasons_have_to_tell(lens: Lens) -> None:
+    judge, named = argument_judge(lens, named=False), argument_judge(lens)
+    assert judge is not None
+    assert named is not None
+    assert 0.6 < judge.accuracy < named.accuracy - 0.1  # 0.732 and 0.766, of 28 and 32 labels
+
+
+def test_a_label_that_is_only_named_convinces_the_first_judge_alone() -> None:
+    argued = ["Somebody did the author a good turn, and “thanks” gives credit for it, which is anger."]
+    named, unnamed = (argument_judge(Lens.AUTHOR, named) for named in (True, False))
+    assert named is not None
+    assert unnamed is not None
+    assert (named.labels(argued)[0], unnamed.labels(argued)[0]) == ("anger", "gratitude")
+
+
 def test_a_judge_of_noise_says_that_it_knows_nothing() -> None:
     random = np.random.default_rng(0)
     noise = [
@@ -123,6 +139,8 @@ def test_all_of_it_together() -> None:
     found = measure_reasoning(reader({"happy": 0.5}), answers, Lens.AUTHOR)
     assert (found.answers, found.argued) == (2, 0.5)
     assert found.judge_accuracy is not None
+    assert found.unnamed_judge_accuracy is not None
+    assert found.argued_unnamed is not None
     assert found.erasure is not None
     assert (found.erasure.texts, found.erasure.comprehensiveness) == (2, 0.5)
     assert measure_reasoning(reader({"happy": 0.5}), answers, Lens.AUTHOR, most=1).argued == 1.0

@@ -10,6 +10,7 @@ from sklearn import metrics as sklearn_metrics
 
 from toolkit.evaluation.metrics import (
     bootstrap_interval,
+    bootstrap_intervals,
     calibration_error,
     gold_loss,
     one_hot_argmax,
@@ -78,6 +79,52 @@ def test_the_bootstrap_interval_of_a_mean() -> None:
     assert low == pytest.approx(values.mean() - 1.96 * 2 / 20, abs=0.05)
     assert high == pytest.approx(values.mean() + 1.96 * 2 / 20, abs=0.05)
     assert (low, high) == bootstrap_interval(lambda picked: float(values[picked].mean()), 400)
+
+
+def test_a_label_that_was_not_drawn_is_left_out_and_not_counted_as_missed() -> None:
+    gold = np.eye(3, dtype=bool)[[0, 0, 0, 1]]  # the third label has no row at all
+    known = gold.any(0)
+    assert score_labels(gold, gold).macro() == pytest.approx(2 / 3)
+    without = score_labels(gold[[0, 1, 1, 2]], gold[[0, 1, 1, 2]])
+    assert without.f1.tolist() == [1, 0, 0]
+    assert without.macro(known) == pytest.approx(2 / 3)  # 1 of the label that was drawn, on 2 of 3 labels
+    predicted = gold.copy()
+    predicted[0] = gold[3]  # called the second, and is the first
+    drawn = score_labels(predicted[[0, 0, 1, 2]], gold[[0, 0, 1, 2]])
+    assert drawn.macro(known) == pytest.approx(2 / 3 * (2 * 2 / (2 + 4)))
+    assert score_labels(predicted, gold).macro(known) == pytest.approx(score_labels(predicted, gold).macro())
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_a_perfect_reader_of_a_rare_label_is_perfect_in_every_resample(labels: int) -> None:
+    gold = np.eye(labels, dtype=bool)[[0] * 9 + [1]]  # one draw in three is without the second label
+    interval = bootstrap_interval(lambda rows: score_labels(gold[rows], gold[rows]).macro(gold.any(0)), 10)
+    assert interval == pytest.approx((2 / labels, 2 / labels))
+
+
+def test_intervals_of_the_same_resamples() -> None:
+    values = np.random.default_rng(0).normal(5, 2, 50)
+    found = bootstrap_intervals(lambda rows: {"a": values[rows].mean(), "b": 2 * values[rows].mean()}, 50)
+    assert found["a"] == bootstrap_interval(lambda rows: values[rows].mean(), 50)
+    assert found["b"] == pytest.approx((2 * found["a"][0], 2 * found["a"][1]))
+    moved = bootstrap_intervals(lambda rows: {"b": 2 * values[rows].mean()}, 50, centres={"b": 0.0})
+    assert moved["b"][1] - moved["b"][0] == pytest.approx(found["b"][1] - found["b"][0])
+    assert moved["b"][0] < 0 < moved["b"][1]
+
+
+def test_the_interval_of_the_calibration_error_holds_it() -> None:
+    """Every resample of a well calibrated model is worse calibrated than the whole, by repeats alone."""
+    random = np.random.default_rng(0)
+    confidence = random.beta(4, 3, 2_000)
+    correct = random.random(2_000) < confidence
+    error = calibration_error(confidence, correct)
+
+    def resampled(rows: np.ndarray) -> dict[str, float]:
+        return {"ece": calibration_error(confidence[rows], correct[rows])}
+
+    assert bootstrap_intervals(resampled, 2_000, resamples=200)["ece"][0] > error
+    low, high = bootstrap_intervals(resampled, 2_000, resamples=200, centres={"ece": error})["ece"]
+    assert 0 < low < error < high
 
 
 def test_scikit_learn_agrees() -> None:

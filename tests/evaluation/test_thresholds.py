@@ -9,6 +9,7 @@ from toolkit.evaluation.metrics import gold_loss, score_labels
 from toolkit.evaluation.thresholds import (
     NEVER,
     cross_fit,
+    cross_fit_abstention,
     fit_abstention,
     fit_temperature,
     fit_threshold,
@@ -121,6 +122,18 @@ def test_abstention_answers_as_many_as_the_risk_allows() -> None:
     assert fit_abstention(confidence, correct, 0.1) == pytest.approx(0.8)
     assert fit_abstention(confidence, correct, 0.5) == 0.0
     assert fit_abstention(confidence, ~correct, 0.1) == NEVER
+
+
+def test_a_held_out_row_does_not_move_its_own_cut() -> None:
+    random = np.random.default_rng(4)
+    confidence = random.random(100)
+    correct = random.random(100) < confidence
+    answered, mean = cross_fit_abstention(confidence, correct, 0.25)
+    assert 0 < mean < 1
+    for fit, held_out in folds(100):
+        cut = fit_abstention(confidence[fit], correct[fit], 0.25)
+        assert (answered[held_out] == (confidence[held_out] >= cut)).all()
+    assert cross_fit_abstention(np.array([0.4]), np.array([True]), 0.25)[0].tolist() == [True]
 
 
 def test_abstention_does_not_cut_equal_confidences_apart() -> None:

@@ -139,6 +139,7 @@ def chosen_source(
 def adapter_metadata(adapter: Path, lenses: tuple[Lens, ...]) -> dict[str, Any]:
     """What a model says of itself that is built from somebody's own adapter folder."""
     from toolkit.contract.prompt import load_prompt
+    from toolkit.training.learned import read_learned
 
     calibration = adapter / "calibration.json"
     return {
@@ -146,6 +147,7 @@ def adapter_metadata(adapter: Path, lenses: tuple[Lens, ...]) -> dict[str, Any]:
         "lenses": [str(lens) for lens in lenses or (Lens.AUTHOR,)],
         "prompt_hash": load_prompt().digest,
         "calibration": calibration.read_text(encoding="utf-8") if calibration.is_file() else "{}",
+        "learned": json.dumps(read_learned(adapter).to_dict()),
     }
 
 

@@ -70,7 +70,7 @@ def remove(name: str) -> None:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Name, path, size in bytes and own metadata of a built model; calibration only as what it was fitted on.
+    """Name, path, size in bytes and own metadata of a built model; of the calibration only what it was fitted on.
 
     Raises:
         ModelError: where no sound model of that name is built.
@@ -80,7 +80,8 @@ def describe(name: str) -> dict[str, Any]:
     wanted = locate(name).resolve()
     for model in installed():
         if model.path.resolve() == wanted:
-            metadata = {key: value for key, value in model.metadata.items() if key not in ("name", "calibration")}
+            long = ("name", "calibration", "learned")
+            metadata = {key: value for key, value in model.metadata.items() if key not in long}
             fitted = json.loads(model.metadata.get("calibration") or "{}").get("fitted_on", "")
             return {
                 "name": model.name, "path": str(model.path), "bytes": model.bytes, **metadata, "calibrated_on": fitted

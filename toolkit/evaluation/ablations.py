@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +23,8 @@ from toolkit.contract.lens import Lens
 from toolkit.errors import DataError
 from toolkit.evaluation import metrics, plots
 from toolkit.evaluation.document import Block, Figure, Points, Table, Words, as_markdown, numbered, write_document
-from toolkit.evaluation.evaluate import predict
+from toolkit.evaluation.evaluate import RESAMPLES, predict
 from toolkit.evaluation.metrics import Bools, Floats
-from toolkit.evaluation.plots import Estimate
 from toolkit.evaluation.protocols import Rows, load_rows
 from toolkit.evaluation.rivals import Progress, Tell
 from toolkit.inference.calibration import Calibration
@@ -35,8 +33,7 @@ from toolkit.training.config import TrainConfig
 if TYPE_CHECKING:
     from toolkit.training.lora import Trainer
 
-RESAMPLES = 500
-Picked = NDArray[np.intp]
+_FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "loss": "loss in nats"}
 
 
 class Variant(Config):
@@ -118,15 +115,14 @@ class _Scored:
     predicted: Bools
     gold: Bools
 
-
-_Figure = Callable[[_Scored, Picked], float]
-_FIGURES: dict[str, _Figure] = {
-    "accuracy": lambda scored, picked: float(scored.correct[picked].mean()),
-    "macro_f1": lambda scored, picked: metrics.score_labels(scored.predicted[picked], scored.gold[picked]).macro(
-        np.asarray(scored.gold.any(0))
-    ),
-    "loss": lambda scored, picked: float(scored.losses[picked].mean()),
-}
+    def figures(self, picked: NDArray[np.intp]) -> dict[str, float]:
+        """The figures of the picked dev rows, which come with repeats."""
+        drawn = metrics.score_labels(self.predicted[picked], self.gold[picked])
+        return {
+            "accuracy": float(self.correct[picked].mean()),
+            "macro_f1": drawn.macro(np.asarray(self.gold.any(0))),
+            "loss": float(self.losses[picked].mean()),
+        }
 
 
 def run_ablations(
@@ -213,21 +209,24 @@ def _read(trainer: Trainer, rows: Rows, progress: Progress) -> tuple[Floats, Flo
 
 
 def _score(read: _Read, rows: Rows) -> _Scored:
-    mass = (read.posterior * rows.gold).sum(1)
     return _Scored(
         correct=metrics.top_correct(read.posterior, rows.gold),
-        losses=-np.log(np.clip(mass, 1e-12, 1.0)),
+        losses=metrics.gold_losses(read.posterior, rows.gold),
         predicted=predict(read.posterior, rows, Calibration())[1],
         gold=rows.gold,
     )
 
 
 def _judge(variant: Variant, read: _Read, own: _Scored, first: _Scored) -> Result:
+    def figures(picked: NDArray[np.intp]) -> dict[str, float]:
+        found = own.figures(picked)
+        if own is first:
+            return found
+        base = first.figures(picked)
+        return found | {f"{name}_difference": value - base[name] for name, value in found.items()}
+
     n = len(own.losses)
-    told = {name: _estimate(partial(of, own), n) for name, of in _FIGURES.items()}
-    if own is not first:
-        told |= {f"{name}_difference": _estimate(partial(_apart, of, own, first), n) for name, of in _FIGURES.items()}
-    values = {name: value for name, (value, _) in told.items()}
+    found = figures(np.arange(n))
     return Result(
         name=variant.name,
         asks=variant.asks,
@@ -235,23 +234,15 @@ def _judge(variant: Variant, read: _Read, own: _Scored, first: _Scored) -> Resul
         steps=read.steps,
         examples=read.examples,
         n=n,
-        accuracy=values["accuracy"],
-        macro_f1=values["macro_f1"],
-        loss=values["loss"],
+        accuracy=found["accuracy"],
+        macro_f1=found["macro_f1"],
+        loss=found["loss"],
         coverage=float(np.median(read.coverage)),
-        accuracy_difference=values.get("accuracy_difference"),
-        macro_f1_difference=values.get("macro_f1_difference"),
-        loss_difference=values.get("loss_difference"),
-        intervals={name: interval for name, (_, interval) in told.items()},
+        accuracy_difference=found.get("accuracy_difference"),
+        macro_f1_difference=found.get("macro_f1_difference"),
+        loss_difference=found.get("loss_difference"),
+        intervals=metrics.bootstrap_intervals(figures, n, resamples=RESAMPLES),
     )
-
-
-def _estimate(statistic: Callable[[Picked], float], n: int) -> Estimate:
-    return statistic(np.arange(n)), metrics.bootstrap_interval(statistic, n, resamples=RESAMPLES)
-
-
-def _apart(of: _Figure, own: _Scored, first: _Scored, picked: Picked) -> float:
-    return of(own, picked) - of(first, picked)
 
 
 def write_table(results: Sequence[Result], folder: Path) -> Path:
@@ -285,17 +276,15 @@ def markdown(results: Sequence[Result]) -> str:
 def _table(results: Sequence[Result]) -> Iterator[Block]:
     first = results[0]
     yield Words(
-        f"GoEmotions dev, {first.n:,} rows, {first.steps:,} updates a row; differences are from the first row, text "
-        "by text; in brackets 95 % bootstrap intervals over dev rows. Read in torch, uncalibrated; thresholds are "
+        f"GoEmotions dev, {first.n:,} rows, {first.steps:,} updates a row; differences are from the first row, on the "
+        "same texts; in brackets 95 % bootstrap intervals over dev rows. Read in torch, uncalibrated; thresholds are "
         "cross-fitted."
     )
-    columns = [name for figure in _FIGURES for name in (figure, f"{figure}_difference")]
+    headings = [heading for told in _FIGURES.values() for heading in (told, "difference")]
+    keys = [key for figure in _FIGURES for key in (figure, f"{figure}_difference")]
     yield Table(
-        ("what", "changes", "accuracy", "difference", "macro-F1", "difference", "loss", "difference", "coverage"),
-        [
-            (row.name, ", ".join(row.set) or "none", *(_told(row, name) for name in columns), row.coverage)
-            for row in results
-        ],
+        ("what", "changes", *headings, "coverage"),
+        [(row.name, ", ".join(row.set) or "none", *(_told(row, key) for key in keys), row.coverage) for row in results],
     )
     yield Points([f"{row.name}: {row.asks}" for row in results])
 
@@ -309,19 +298,15 @@ def _told(row: Result, name: str) -> str | None:
     return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
 
 
+def _difference(row: Result, figure: str) -> plots.Estimate:
+    return getattr(row, f"{figure}_difference"), row.intervals[f"{figure}_difference"]
+
+
 def _drawn(results: Sequence[Result]) -> Iterator[Figure]:
     first, *others = results
     if not others:
         return
-    names = numbered([row.name for row in others])
-
-    def lines(key: str) -> dict[str, Estimate]:
-        return {name: (getattr(row, key), row.intervals[key]) for name, row in zip(names, others, strict=True)}
-
+    rows = dict(zip(numbered([row.name for row in others]), others, strict=True))
+    panels = {told: {name: _difference(row, figure) for name, row in rows.items()} for figure, told in _FIGURES.items()}
     title = f"Every row less {first.name}, on the same dev rows"
-    panels = {
-        "accuracy": lines("accuracy_difference"),
-        "macro-F1": lines("macro_f1_difference"),
-        "loss in nats": lines("loss_difference"),
-    }
     yield Figure("differences.png", plots.forest(panels, title), f"{title}, with 95 % intervals")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,8 @@ def judge_baselines(
         return dict.fromkeys(NAMES)
     fitted = fit_rivals(examples, rows.lens, rows.lens.native, folder, tell, progress)
     return {
-        name: rival and judge_rival(calibrated(rival, rows, source), rows, progress) for name, rival in fitted.items()
+        name: judge_rival(calibrated(rival, rows, source), rows, progress) if rival else None
+        for name, rival in fitted.items()
     }
 
 
@@ -69,9 +70,13 @@ def fit_rivals(
     def fit_encoder() -> Rival:
         return train_encoder(encoder_config(lens, taxonomy, **changes), examples, folder, tell, progress)
 
-    fits = (lambda: fit_majority(examples, lens, taxonomy), lambda: fit_words(examples, lens, taxonomy), fit_encoder)
+    fits: dict[str, Callable[[], Rival]] = {
+        "majority": lambda: fit_majority(examples, lens, taxonomy),
+        "tfidf": lambda: fit_words(examples, lens, taxonomy),
+        "encoder": fit_encoder,
+    }
     found: dict[str, Rival | None] = {}
-    for name, fit in zip(NAMES, fits, strict=True):
+    for name, fit in fits.items():
         try:
             found[name] = fit()
         except EmotionLRMError as error:

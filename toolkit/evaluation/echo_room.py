@@ -212,7 +212,7 @@ def run_task(
     budget = {key: value for key, value in (("max_steps", steps), ("epochs", epochs)) if value is not None}
     rows = task.rows(limit)
     fitted = fit_rivals(task.train, Lens.AUTHOR, TAXONOMY, folder, tell, progress, **budget)
-    rivals = {name: rival and judge_rival(rival, rows, progress) for name, rival in fitted.items()}
+    rivals = {name: judge_rival(rival, rows, progress) if rival else None for name, rival in fitted.items()}
     with EmotionModel.load(_train_ours(task, folder, tell, progress, budget)) as model:
         return Outcome(task, judge(model, rows, read(model, rows, progress), mode="fast"), rivals)
 

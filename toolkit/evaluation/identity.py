@@ -97,12 +97,11 @@ def effect_blocks(effects: Sequence[TermEffect], model: str) -> Iterator[Block]:
     """The effects as a table, a line a term."""
     yield Words(
         f"{len(effects)} terms, each in the same sentences, against the plain term; read by {model}. Shift is the "
-        "total variation distance between the two readings, other label the share of sentences whose most probable "
-        "label changes, negative the change in the probability of the negative labels, with its 95 % interval over "
-        "sentences."
+        "total variation distance between the two readings, flips the share of sentences whose most probable label "
+        "changes, negative the change in the probability of the negative labels, with its 95 % interval over sentences."
     )
     yield Table(
-        ("group", "term", "shift", "other label", "negative", "95 %"),
+        ("group", "term", "shift", "flips", "negative", "95 %"),
         [(e.group, e.term, e.shift, e.flips, *_told(e)) for e in effects],
     )
 

@@ -120,7 +120,7 @@ def print_blocks(blocks: Iterable[Block], file: IO[str]) -> None:
 
 
 def _drawn(block: document.Table) -> Table:
-    table = Table(box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading, right in zip(block.header, document.figure_columns(block), strict=True):
         table.add_column(heading, justify="right" if right else "left")
     for row in block.rows:
