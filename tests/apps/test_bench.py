@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from convert.file_types import default_file_type
+from convert.file_types import MIXED, default_file_type
 from convert.gguf_file import CONTENT_HASH
 from convert.header import check_header
 from toolkit.apps import bench as bench_command
@@ -21,13 +21,14 @@ from toolkit.apps.bench import bench
 from toolkit.apps.quality import Loss, labelled_rows
 from toolkit.assets import asset
 from toolkit.benchmark import file_types
-from toolkit.benchmark.file_types import Tried, choose, try_file_types
+from toolkit.benchmark.file_types import CANDIDATES, Tried, choose, try_file_types
 from toolkit.benchmark.growth import Growth, long_text, measure_growth, widest_gaps
 from toolkit.benchmark.measure import OURS, Measured, Plan, bench_texts, file_type_of, measure_single
 from toolkit.benchmark.rivals import ORDINARY, SERVER
 from toolkit.benchmark.rounds import Contender, Row, rows_of, spread, take_turns
 from toolkit.benchmark.show import bench_figure, draw_bench, print_bench, print_growth
 from toolkit.benchmark.tune import TEXTS, choices, search
+from toolkit.contract.lens import Lens
 from toolkit.errors import EmotionLRMError, UsageError
 from toolkit.inference import store
 from toolkit.inference import tuning as kept_tunings
@@ -98,7 +99,7 @@ def test_a_small_sample_is_as_long_as_the_whole() -> None:
 
 
 def test_a_tuning_is_found_again_on_the_same_machine_and_model(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tuning = Tuning(threads=2, single_threads=1, active=24)
+    tuning = Tuning(threads=2, single_threads=1, active=24, rows=48)
     assert find_tuning(MODEL) is None
     assert keep_tuning(MODEL, tuning, {"model": "m"}) == cache / "tuning.json"
     keep_tuning({CONTENT_HASH: "cd" * 32}, Tuning(), {"model": "n"})
@@ -115,7 +116,15 @@ def test_a_model_without_a_hash_keeps_none(cache: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{", '{"KEY": {"tuning": {"active": 900}}}', '{"KEY": {"tuning": {"unheard": 1}}}', '{"KEY": 1}'],
+    [
+        "",
+        "[]",
+        "{",
+        '{"KEY": {"tuning": {"active": 900}}}',
+        '{"KEY": {"tuning": {"rows": 64}}}',
+        '{"KEY": {"tuning": {"unheard": 1}}}',
+        '{"KEY": 1}',
+    ],
 )
 def test_a_damaged_tuning_counts_as_none(cache: Path, content: str) -> None:
     key = kept_tunings.machine_and_model(MODEL)
@@ -155,6 +164,8 @@ def test_the_fastest_type_that_loses_nothing_is_chosen() -> None:
         tried("Q4_0", 20.0, 0.02),
     ]
     assert [one.refused for one in found] == [False, False, False, True]
+    assert {default_file_type(), MIXED} < set(CANDIDATES)
+    assert "Q4_0" not in CANDIDATES
     assert choose(found, "BF16").file_type == "F16"
     assert choose(found[:2], "BF16").file_type == "BF16"  # a hair's breadth is no reason to build another file
     assert choose(found[:2], "Q4_0").file_type == "Q8_0"
@@ -178,13 +189,29 @@ def test_types_are_judged_and_timed(shallow_path: Callable[..., Path], monkeypat
 
 def test_the_search_keeps_what_is_clearly_better() -> None:
     def score(tuning: Tuning, _: str) -> float:
-        return 10.0 + (tuning.active == 24) + 0.1 * (tuning.active == 48) - 5 * (tuning.threads != 2)
+        better = (tuning.active == 24) + 0.1 * (tuning.active == 48) + (tuning.rows == 48)
+        return 9.0 + better - 5 * (tuning.threads != 2)
 
     best, level = search(score, choices(2))
-    assert best == Tuning(threads=2, single_threads=2, active=24)
+    assert best == Tuning(threads=2, single_threads=2, active=24, rows=48)
     assert level == 11.0
     assert choices(1)["threads"] == [1]
     assert max(choices(1)["active"]) * 3 <= TEXTS
+
+
+def test_the_engine_reads_in_passes_of_the_tuned_size(shallow_path: Callable[..., Path]) -> None:
+    def read(rows: int) -> tuple[int, list[bytes]]:
+        engine = Engine(shallow_path("F32", layers=1), threads=1, tuning=Tuning(rows=rows))
+        try:
+            windows = [engine._reader.split(text)[0] for text in spread(bench_texts(), 12)]
+            passes = list(engine._reader.passes(windows, Lens.AUTHOR))
+        finally:
+            engine.close()
+        return len(passes), [prompt.reading.posterior.tobytes() for one in passes for prompt in one]
+
+    (many, small), (few, large) = read(32), read(63)
+    assert many > few
+    assert small == large
 
 
 def test_no_more_threads_than_others_leave_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +283,7 @@ def test_the_picture_tells_the_machine_the_build_and_the_threads(tmp_path: Path,
     both = [measured, replace(measured, file_type="Q8_0", threads=1)]
     told = " ".join(bench_figure(MACHINE, both).get_suptitle().split())
     for part in ("Some CPU, 2 of 8 cores, avx2 amx_bf16", "1.2.3: CPU : AVX2 = 1 | AMX_INT8 = 1 | REPACK = 1 |",
-                 "BF16 with 2 threads, Q8_0 with 1 threads"):  # fmt: skip
+                 "threads: BF16 2, Q8_0 1"):  # fmt: skip
         assert part in told
     draw_bench(MACHINE, both, tmp_path / "b.png")
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
@@ -306,7 +333,7 @@ def engine(default_model_path: Path) -> Iterator[Engine]:
 
 @pytest.mark.real
 def test_growth_on_few_texts(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    found = measure_growth(engine, bench_texts()[:9], sizes=(4, 8), explained=(2,), words=(900,))
+    found = measure_growth(engine, bench_texts()[:3], sizes=(4, 8), explained=(2,), words=(900,))
     assert [(growth.of, growth.mode, growth.amount) for growth in found] == [
         ("texts", "fast", 4), ("texts", "fast", 8), ("texts", "explain", 2), ("words", "fast", 900),
     ]  # fmt: skip
@@ -331,7 +358,7 @@ def test_one_text_on_the_command_line_takes_little_processor_time(default_model_
         after = os.times()
         return after.children_user - before.children_user + after.children_system - before.children_system
 
-    assert any(seconds() < 2.0 for _ in range(3))
+    assert any(seconds() < 2.5 for _ in range(3))
 
 
 @pytest.mark.real

@@ -50,7 +50,8 @@ def bench(
     The ordinary way is llama-cpp-python's own completion, held to the same contract by a JSON schema, on the same
     file; where a llama-server is on the PATH it is measured too. All take turns, so that a busy machine meets them
     alike. With --tune or --growth only that is done. What --tune finds is used from then on where nothing else is
-    asked for: the fastest file type of the shipped model that loses nothing (among --types), threads and sequences.
+    asked for: the fastest file type of the shipped model that loses nothing (among --types), threads, tokens a pass
+    and sequences.
 
     \b
     emotion-lrm bench

@@ -37,7 +37,7 @@ def measure_growth(
     """Read ever more texts, explain ever more, then read ever longer ones; they come from a source that keeps none."""
     kinds = (("texts", "fast", sizes), ("texts", "explain", explained), ("words", "fast", words))
     plan = [(of, mode, amount) for of, mode, amounts in kinds for amount in amounts]
-    read_all(engine, texts[:50], "explain")
+    read_all(engine, texts[:50], "explain")  # so that all memory is taken before the first figure
     found = []
     for done, (of, mode, amount) in enumerate(plan):
         if progress is not None:

@@ -67,15 +67,18 @@ def print_tuning(model: str, tuning: Tuning, texts_per_second: float, kept: Path
     console = Console(file=file, highlight=False, markup=False)
     console.print(
         f"{model}: {tuning.threads} threads for batches, {tuning.single_threads} for single tokens, "
-        f"{tuning.active} sequences: {texts_per_second:.1f} texts explained a second"
+        f"{tuning.active} sequences, {tuning.rows} tokens a pass: {texts_per_second:.1f} texts explained a second"
     )
     console.print(f"kept in {kept}" if kept else "not kept: the file carries no hash of its content", style="dim")
 
 
 def _speeds(model: Measured) -> Table:
-    table = Table(box=SIMPLE_HEAD)
-    for heading in ("", "mode", "texts", "a second", "times the ordinary", "times the server"):
-        table.add_column(heading, justify="left" if heading in ("", "mode") else "right")
+    """Texts that each read a turn and a second, and how many times what others reach."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", "mode"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("texts", "a second", "to ordinary", "to server"):
+        table.add_column(heading, justify="right")
     for row in model.rows:
         ratios = ("" if ratio is None else f"{ratio:.1f}" for ratio in (row.ratio_to_ordinary, row.ratio_to_server))
         table.add_row(row.name, row.mode, str(row.texts), f"{row.texts_per_second:.2f}", *ratios)
@@ -131,8 +134,7 @@ def bench_figure(machine: dict[str, Any], found: Sequence[Measured]) -> Figure:
         axes.set_title(f"{mode}: texts a second", loc="left", fontsize=10)
         axes.margins(x=0.15)
         axes.spines[["top", "right"]].set_visible(False)
-    threads = ", ".join(f"{model.file_type} with {model.threads} threads" for model in found)
-    told = [*_machine(machine), threads]
+    told = [*_machine(machine), "threads: " + ", ".join(f"{model.file_type} {model.threads}" for model in found)]
     figure.suptitle("\n".join(textwrap.fill(line, 130) for line in told), x=0.01, ha="left", fontsize=7)
     return figure
 

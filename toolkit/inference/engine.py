@@ -91,7 +91,7 @@ class Engine:
         self.pen = NativeContext(self.model, writing.CELLS, ROWS + 1, self.tuning.active, self.threads, single)
         window = context_window or int(self.model.header.metadata.get("emotion_lrm.context_window", LONGEST))
         shared = (self.model, self.context, self.frames, self.tries)
-        rows = LONGEST if gpu_layers else ROWS  # a GPU likes full passes better than sums in the same order
+        rows = LONGEST if gpu_layers else self.tuning.rows  # a GPU likes full passes better than sums in the same order
         self._reader = PromptReader(*shared, min(window, LONGEST) - self._overhead(), rows)
         self._writer = AnswerWriter(self.model, self.pen, self.frames, self.tries, by_grammar)
         self.adapter: NativeAdapter | None = None

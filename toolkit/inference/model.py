@@ -197,7 +197,9 @@ class EmotionModel:
             engine.threads, single = engine.tuning.among(free_threads())
             engine.use_threads(single)
         try:
-            yield from readings
+            for found in readings:
+                self._rested = time.monotonic()  # another reading may begin between two slices of a long text
+                yield found
         finally:
             self._rested = time.monotonic()
 

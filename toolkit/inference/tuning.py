@@ -1,4 +1,4 @@
-"""How many threads and sequences suit one model on one machine: measured once, kept in the cache."""
+"""How many threads, sequences and tokens a pass suit one model on one machine: measured once, kept in the cache."""
 
 from __future__ import annotations
 
@@ -28,16 +28,21 @@ class Tuning:
     Attributes:
         threads: for batches; None takes the processors that are free.
         single_threads: for one token at a time; None takes as many.
-        active: sequences that are written at the same time; more than 63 make llama.cpp's attention much slower.
+        active: sequences that are written at the same time.
+        rows: tokens of a pass that reads several texts.
+
+    From 64 tokens of a pass on llama.cpp's attention works in tiles, which slows down what is written, and what is read
+    would depend on its neighbours.
     """
 
     threads: int | None = None
     single_threads: int | None = None
     active: int = 32
+    rows: int = 63
 
     def __post_init__(self) -> None:
-        counts = [self.active, *(n for n in (self.threads, self.single_threads) if n is not None)]
-        if any(not isinstance(n, int) or n < 1 for n in counts) or self.active > 63:
+        counts = [self.active, self.rows, *(n for n in (self.threads, self.single_threads) if n is not None)]
+        if any(not isinstance(n, int) or n < 1 for n in counts) or max(self.active, self.rows) > 63:
             raise ValueError(f"no sound tuning: {self}")
 
     def among(self, free: int) -> tuple[int, int]:
