@@ -126,7 +126,8 @@ def self_test_on(context: NativeContext, pen: NativeContext, model: NativeModel)
         pen: another empty context of the same ``model``.
 
     Returns:
-        The largest difference between the two log-probabilities of any likely token (one of the 50 first).
+        How far the two log-probabilities of the 50 most likely tokens lie apart on average. Sound builds stay below
+        0.1, as sums come in another order; a fork that copies nothing gives 0.7 and more.
 
     Raises:
         ModelError: where they say different things, so that no reading could be trusted.
@@ -141,7 +142,7 @@ def self_test_on(context: NativeContext, pen: NativeContext, model: NativeModel)
     for sequence in range(4):
         context.drop(sequence)
     likely = np.argsort(-alone)[:50]
-    apart = float(np.abs(packed - alone)[likely].max())
+    apart = float(np.abs(packed - alone)[likely].mean())
     if not apart < 0.25:  # also where it is no number
         raise ModelError(
             f"A forked, packed and moved sequence differs from the same one alone by {apart:.2f} in log-probability.",

@@ -78,9 +78,7 @@ class Engine:
     ) -> None:
         self.model = NativeModel(path, gpu_layers)
         self.tuning = tuning or find_tuning(self.model.header.metadata) or Tuning()
-        free = free_threads()
-        self.threads = threads or min(self.tuning.threads or free, free)
-        single = threads or min(self.tuning.single_threads or self.threads, free)
+        self.threads, single = (threads, threads) if threads else self.tuning.among(free_threads())
         self.frames: dict[Lens, Frame] = {lens: frame_for(self.model, lens) for lens in Lens}
         self.tries: dict[Lens, LabelTrie] = {
             lens: build_trie(self.model, load_taxonomy(lens.native).labels) for lens in Lens
