@@ -86,7 +86,8 @@ class Engine:
         for trie in self.tries.values():
             check_boundaries(self.model, trie.labels)
         self.context = NativeContext(self.model, prompts.CELLS, LONGEST, SEQUENCES, self.threads, single)
-        self.pen = NativeContext(self.model, writing.CELLS, ROWS + 1, self.tuning.active, self.threads, single)
+        written = self.tuning.active + len(Lens)  # the heads are sequences of their own
+        self.pen = NativeContext(self.model, writing.CELLS, ROWS + 1, written, self.threads, single)
         window = context_window or int(self.model.header.metadata.get("emotion_lrm.context_window", LONGEST))
         shared = (self.model, self.context, self.frames, self.tries)
         rows = LONGEST if gpu_layers else self.tuning.rows  # a GPU likes full passes better than sums in the same order
@@ -113,7 +114,8 @@ class Engine:
         for context in (self.context, self.pen):
             context.use_adapter(adapter)
         self.adapter = adapter
-        self._reader.forget()
+        self._reader.heads.forget()
+        self._writer.heads.forget()
 
     def use_threads(self, single: int) -> None:
         """From the next pass on so many threads for a pass of a single token."""

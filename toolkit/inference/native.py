@@ -204,7 +204,7 @@ class NativeContext:
         self._wanted = np.zeros(n_batch, np.int8)
         self._sequences = np.zeros(n_batch * n_sequences, np.int32)
         self._owners = np.zeros(n_batch, np.uintp)  # where in _sequences the ids of each row begin, as addresses
-        self._fill = self._used = 0
+        self._fill = self._used = self._asked = 0
         self.evaluated = 0
 
     def close(self) -> None:
@@ -245,6 +245,25 @@ class NativeContext:
         self._fill, self._used = end, used
         return end - 1
 
+    def add_each(self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[int]) -> None:
+        """Put one token of each of several sequences into the batch, and ask for the logits behind every one.
+
+        Raises:
+            IndexError: where the batch has no room or a sequence id is out of range.
+        """
+        start, end, used = self._fill, self._fill + len(tokens), self._used + len(tokens)
+        if not tokens:
+            return
+        if end > self.n_batch or min(sequences) < 0 or max(sequences) >= self.n_sequences:
+            raise IndexError("batch or sequence out of range")
+        self._sequences[self._used : used] = sequences
+        self._owners[start:end] = self._sequences.ctypes.data + 4 * np.arange(self._used, used)
+        self._tokens[start:end] = tokens
+        self._positions[start:end] = positions
+        self._counts[start:end] = 1
+        self._wanted[start:end] = True
+        self._fill, self._used = end, used
+
     def decode(self) -> None:
         """Evaluate the batch and empty it.
 
@@ -262,6 +281,7 @@ class NativeContext:
         batch.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
         status = llama_cpp.llama_decode(self.pointer, batch)
         self.evaluated += self._fill
+        self._asked = int(self._wanted[: self._fill].sum())
         self._fill = self._used = 0
         if status:
             cause = "the KV cache is full" if status == 1 else f"status {status}"
@@ -293,13 +313,18 @@ class NativeContext:
         found = llama_cpp.llama_get_logits_ith(self.pointer, row)
         return np.ctypeslib.as_array(found, shape=(self.n_vocab,))
 
+    def outputs(self) -> np.ndarray:
+        """All logits that the last batch asked for, in order, shape (asked, n_vocab); valid until the next decode."""
+        found = llama_cpp.llama_get_logits(self.pointer)
+        return np.ctypeslib.as_array(found, shape=(self._asked, self.n_vocab))
+
     def fork(self, source: int, target: int) -> None:
-        """Let sequence ``target`` share everything that ``source`` holds; costs no evaluation."""
+        """Let sequence ``target`` share everything that ``source`` holds, beside what it has; costs no evaluation."""
         llama_cpp.llama_memory_seq_cp(self.memory, source, target, -1, -1)
 
-    def drop(self, sequence: int) -> None:
-        """Forget a sequence; its cells are free again unless shared."""
-        llama_cpp.llama_memory_seq_rm(self.memory, sequence, -1, -1)
+    def drop(self, sequence: int, end: int = -1) -> None:
+        """Forget a sequence, or what it holds before position ``end``; its cells are free again unless shared."""
+        llama_cpp.llama_memory_seq_rm(self.memory, sequence, -1, end)
 
     def save(self, sequence: int) -> np.ndarray:
         """Keys and values of a sequence as bytes, for :meth:`load` of a context of the same model."""

@@ -28,7 +28,6 @@ ROWS = 63
 PASSES_AHEAD = 4  # as many passes as the windows would fill among which those are sought that fill one well
 LONGEST, SEQUENCES = 512, 64  # rows of a pass that holds one long window; sequence ids
 CELLS = 768  # the longest window, the heads, and what llama.cpp rounds up to
-_HEADS = {Lens.AUTHOR: 0, Lens.READER: 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +56,49 @@ class Prompt:
     """A window that was read.
 
     Attributes:
-        state: keys and values of its ``length`` tokens, to be taken up by another context; empty unless asked for.
+        state: keys and values of its tokens behind the head, to be taken up by another context; empty unless asked for.
+        length: of the prompt in tokens, with its head.
     """
 
     window: Window
     reading: Reading
     state: np.ndarray
     length: int
+
+
+class Heads:
+    """The head of the prompt, evaluated once per lens in a context and shared by all that begin with it.
+
+    Args:
+        first: the head of each lens is a sequence of its own, from this one on.
+    """
+
+    def __init__(self, context: NativeContext, frames: Mapping[Lens, Frame], first: int) -> None:
+        self._context, self._frames = context, frames
+        self._sequences = {lens: first + number for number, lens in enumerate(Lens)}
+        self._known: set[Lens] = set()
+
+    @property
+    def cells(self) -> int:
+        """Cells that the heads of all lenses take."""
+        return sum(len(self._frames[lens].head) for lens in Lens)
+
+    def evaluate(self, lens: Lens) -> None:
+        """One forward pass where the head of ``lens`` is not there yet; the batch has to be empty."""
+        if lens not in self._known:
+            self._context.add(self._frames[lens].head, 0, [self._sequences[lens]])
+            self._context.decode()
+            self._known.add(lens)
+
+    def fork(self, lens: Lens, sequence: int) -> None:
+        """Let ``sequence`` begin with the head of ``lens``."""
+        self._context.fork(self._sequences[lens], sequence)
+
+    def forget(self) -> None:
+        """Evaluate the heads anew: the weights have changed."""
+        for sequence in self._sequences.values():
+            self._context.drop(sequence)
+        self._known.clear()
 
 
 class PromptReader:
@@ -85,14 +120,8 @@ class PromptReader:
     ) -> None:
         self._model, self._frames, self._tries = model, frames, tries
         self.context, self.window_tokens, self._rows = context, window_tokens, rows
-        self._free = deque(range(len(_HEADS), context.n_sequences))
-        self._known: set[Lens] = set()
-
-    def forget(self) -> None:
-        """Evaluate the heads anew: the weights have changed."""
-        for sequence in _HEADS.values():
-            self.context.drop(sequence)
-        self._known.clear()
+        self.heads = Heads(context, frames, first=0)
+        self._free = deque(range(len(Lens), context.n_sequences))
 
     def split(self, text: str) -> list[Window]:
         """The text whole, or in windows that overlap by an eighth."""
@@ -150,49 +179,41 @@ class PromptReader:
         """One forward pass."""
         if not pack:
             return []
-        self._evaluate_head(lens)
-        added: list[tuple[Window, list[int], dict[int, int]]] = []
+        self.heads.evaluate(lens)
+        branches = len(self._tries[lens].branches)
+        taken = [[self._free.popleft() for _ in range(branches)] for _ in pack]
         try:
-            for window in pack:
-                ids = [self._free.popleft() for _ in self._tries[lens].branches]
-                added.append((window, ids, self._add(window, ids, lens)))
+            for window, ids in zip(pack, taken, strict=True):
+                self._add(window, ids, lens)
             self.context.decode()
-            return [self._prompt(window, ids, rows, lens, keep) for window, ids, rows in added]
+            logits = self.context.outputs().reshape(len(pack), branches, -1)
+            return [self._prompt(*each, lens, keep) for each in zip(pack, taken, logits, strict=True)]
         finally:
             self.context.discard()
-            for _, ids, _ in added:
+            for ids in taken:
                 self._release(ids)
 
-    def _prompt(self, window: Window, ids: list[int], rows: dict[int, int], lens: Lens, keep: bool) -> Prompt:
-        at = {branch: self.context.logits(row) for branch, row in rows.items()}
-        reading = Reading(*trie_posterior(self._tries[lens], at))
-        state = self.context.save(ids[0]) if keep else np.zeros(0, np.uint8)
+    def _prompt(self, window: Window, ids: list[int], logits: np.ndarray, lens: Lens, keep: bool) -> Prompt:
         frame = self._frames[lens]
+        reading = Reading(*trie_posterior(self._tries[lens], dict(enumerate(logits))))
+        state = np.zeros(0, np.uint8)
+        if keep:
+            self.context.drop(ids[0], len(frame.head))
+            state = self.context.save(ids[0])
         return Prompt(
             window, reading, state, len(frame.head) + len(window.tokens) + len(frame.tail) + len(frame.prefill)
         )
 
-    def _add(self, window: Window, ids: list[int], lens: Lens) -> dict[int, int]:
-        """Put text, tail and prefill into the batch for all ``ids`` at once, and each label branch for its own id.
-
-        Returns the batch row at which each branch's logits will stand.
-        """
+    def _add(self, window: Window, ids: list[int], lens: Lens) -> None:
+        """Put text, tail and prefill into the batch for all ``ids`` at once, and each label branch for its own id."""
         frame, branches = self._frames[lens], self._tries[lens].branches
         for sequence in ids:
-            self.context.fork(_HEADS[lens], sequence)
+            self.heads.fork(lens, sequence)
         known = [*window.tokens, *frame.tail, *frame.prefill]
         position = len(frame.head)
-        rows = {0: self.context.add(known, position, ids, want_logits=True)}
-        for branch, sequence in enumerate(ids[1:], 1):
-            path = branches[branch].path
-            rows[branch] = self.context.add(path, position + len(known), [sequence], want_logits=True)
-        return rows
-
-    def _evaluate_head(self, lens: Lens) -> None:
-        if lens not in self._known:
-            self.context.add(self._frames[lens].head, 0, [_HEADS[lens]])
-            self.context.decode()
-            self._known.add(lens)
+        self.context.add(known, position, ids, want_logits=True)
+        for branch, sequence in zip(branches[1:], ids[1:], strict=True):
+            self.context.add(branch.path, position + len(known), [sequence], want_logits=True)
 
     def _release(self, ids: list[int]) -> None:
         for sequence in ids:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -32,6 +33,7 @@ class ReasoningWriter:
         self._quote: str | None = None
         self.written = ""
         self.tokens: list[int] = []
+        self._fours: Counter[tuple[int, ...]] = Counter()
         self.done = False
 
     def accept(self, token: int, piece: bytes) -> bool:
@@ -56,6 +58,7 @@ class ReasoningWriter:
         self._quote, self._words_left = after
         self.written += body
         self.tokens.append(token)
+        self._fours[tuple(self.tokens[-4:])] += 1
         self.done = bool(mark)
         return True
 
@@ -119,12 +122,10 @@ class ReasoningWriter:
 
     def exhausted(self) -> bool:
         """Whether a bound is reached: tokens, characters, or the same four tokens for the third time."""
-        last = tuple(self.tokens[-4:])
-        repeats = sum(tuple(self.tokens[i : i + 4]) == last for i in range(len(self.tokens) - 3))
         return (
             len(self.tokens) >= self._spec.max_tokens
             or len(self.written) >= self._spec.max_characters - 24
-            or repeats >= 3
+            or self._fours[tuple(self.tokens[-4:])] >= 3
         )
 
     def finish(self) -> str:

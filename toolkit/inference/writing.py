@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from toolkit.contract.lens import Lens
 from toolkit.contract.prompt import Frame, load_prompt
 from toolkit.contract.trie import LabelTrie
 from toolkit.inference.cross_check import FullGrammar
 from toolkit.inference.native import NativeContext, NativeModel
-from toolkit.inference.prompts import ROWS, Prompt, Reading
+from toolkit.inference.prompts import ROWS, Heads, Prompt, Reading
 from toolkit.inference.reasoning import ReasoningWriter, next_token
 
 CELLS = 4096
@@ -51,7 +53,6 @@ class _Slot:
     pending: list[int]
     cells: int
     grammar: FullGrammar | None = None
-    row: int = -1
 
 
 class AnswerWriter:
@@ -71,7 +72,10 @@ class AnswerWriter:
     ) -> None:
         self._model, self.context, self._frames, self._tries = model, context, frames, tries
         self._by_grammar = by_grammar
-        self._free = deque(range(context.n_sequences))
+        places = context.n_sequences - len(Lens)
+        self.heads = Heads(context, frames, first=places)
+        self._free = deque(range(places))
+        self._answers: dict[tuple[Lens, int], list[int]] = {}
         self._slots: list[_Slot] = []
 
     @property
@@ -86,14 +90,18 @@ class AnswerWriter:
 
     def admit(self, task: Task, lens: Lens) -> bool:
         """Let a sequence join; says whether there is room for it now."""
-        prompt, answer = task.prompt, self._known_answer(task.label, lens)
-        cells = prompt.length + len(answer) + load_prompt().max_tokens
-        taken = sum(slot.cells for slot in self._slots)
-        rows = sum(len(slot.pending) for slot in self._slots)
-        if not self._free or taken + cells > self.context.n_cells or (rows and rows + len(answer) > ROWS):
+        if not self._free:
             return False
+        prompt, answer = task.prompt, self._known_answer(task.label, lens)
+        cells = prompt.length - len(self._frames[lens].head) + len(answer) + load_prompt().max_tokens
+        taken = self.heads.cells + sum(slot.cells for slot in self._slots)
+        rows = sum(len(slot.pending) for slot in self._slots)
+        if taken + cells > self.context.n_cells or rows + len(answer) > ROWS:
+            return False
+        self.heads.evaluate(lens)
         sequence = self._free.popleft()
         self.context.load(sequence, prompt.state)
+        self.heads.fork(lens, sequence)
         text = prompt.window.text
         slot = _Slot(task, sequence, ReasoningWriter(text), prompt.length, answer, cells)
         if self._by_grammar:
@@ -103,13 +111,20 @@ class AnswerWriter:
 
     def step(self) -> dict[int, Explained]:
         """One forward pass for all sequences; returns those that it finished, by number."""
-        for slot in self._slots:
-            slot.row = self.context.add(slot.pending, slot.position, [slot.sequence], want_logits=True)
-            slot.position += len(slot.pending)
+        steady = [slot for slot in self._slots if len(slot.pending) == 1]
+        joining = [slot for slot in self._slots if len(slot.pending) > 1]
+        self.context.add_each(
+            [slot.pending[0] for slot in steady],
+            [slot.position for slot in steady],
+            [slot.sequence for slot in steady],
+        )
+        for slot in joining:
+            self.context.add(slot.pending, slot.position, [slot.sequence], want_logits=True)
         self.context.decode()
         finished = {}
-        for slot in tuple(self._slots):
-            if self._write(slot):
+        for slot, logits in zip([*steady, *joining], self.context.outputs(), strict=True):
+            slot.position += len(slot.pending)
+            if self._write(slot, logits):
                 task = slot.task
                 finished[task.number] = Explained(task.reading, task.label, slot.writer.finish())
                 self._leave(slot)
@@ -125,9 +140,8 @@ class AnswerWriter:
         for slot in tuple(self._slots):
             self._leave(slot)
 
-    def _write(self, slot: _Slot) -> bool:
+    def _write(self, slot: _Slot, logits: np.ndarray) -> bool:
         """Take the next token of the reasoning; says whether the sequence is finished."""
-        logits = self.context.logits(slot.row)
         if slot.grammar is None:
             token = next_token(slot.writer, logits, self._model.pieces)
         else:
@@ -137,8 +151,11 @@ class AnswerWriter:
 
     def _known_answer(self, label: int, lens: Lens) -> list[int]:
         """The tokens of the label and of the JSON up to the reasoning."""
-        # A label that is the beginning of another ends with the first token of the bridge in the trie.
-        return [*self._model.encode(self._tries[lens].labels[label]), *self._frames[lens].bridge]
+        if (lens, label) not in self._answers:
+            # A label that is the beginning of another ends with the first token of the bridge in the trie.
+            tokens = self._model.encode(self._tries[lens].labels[label])
+            self._answers[lens, label] = [*tokens, *self._frames[lens].bridge]
+        return self._answers[lens, label]
 
     def _leave(self, slot: _Slot) -> None:
         if slot.grammar is not None:
