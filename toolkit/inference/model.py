@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,13 +23,9 @@ from toolkit.inference.divergence import compare_many
 from toolkit.inference.engine import Choose, Engine, Explained, Reading, Written
 from toolkit.inference.posterior import apply_temperature, best_native, coarsen
 from toolkit.inference.request import Wish, check_lens, check_wish, refuse_empty
-from toolkit.inference.tuning import free_threads
 
 # The number of a text, and what gives its reading with the reasoning that is written so far.
 Watch = Callable[[int, Callable[[], Analysis]], None]
-Found = TypeVar("Found")
-
-PAUSE = 5.0  # seconds without a reading: llama.cpp's own threads have stopped spinning, and others may have begun
 
 
 class Reader(Protocol):
@@ -62,8 +57,6 @@ class EmotionModel:
 
     def __init__(self, engine: Reader, name: str, calibration: Calibration, lenses: tuple[Lens, ...]) -> None:
         self.engine, self.name, self.calibration, self.lenses = engine, name, calibration, lenses
-        self._adapting: Engine | None = None  # one that was not told how many threads to take
-        self._rested = time.monotonic()
 
     @classmethod
     def load(
@@ -89,12 +82,10 @@ class EmotionModel:
         engine = Engine(path, threads=threads, gpu_layers=gpu_layers, lora=lora)
         try:
             self_test_on(engine.context, engine.pen, engine.model)
-            loaded = cls(engine, *_told(engine, lora))
+            return cls(engine, *_told(engine, lora))
         except BaseException:
             engine.close()
             raise
-        loaded._adapting = engine if threads is None else None
-        return loaded
 
     def __enter__(self) -> EmotionModel:
         return self
@@ -133,8 +124,7 @@ class EmotionModel:
             watch: called whenever a reasoning has grown, with the number of its text, from 0, and a function that gives
                 the unfinished analysis. The text of that is stripped, and of a long one only a part.
         """
-        wish = check_wish(lens, taxonomy, mode, self.lenses, self.name)
-        return self._awake(self._analyze(texts, wish, watch))
+        return self._analyze(texts, check_wish(lens, taxonomy, mode, self.lenses, self.name), watch)
 
     def analyze_in_slices(
         self,
@@ -150,7 +140,7 @@ class EmotionModel:
         Arguments as for :meth:`analyze_many`, errors as for :meth:`analyze`.
         """
         wish = check_wish(lens, taxonomy, mode, self.lenses, self.name)
-        return self._awake(self._in_slices(refuse_empty(text), wish, watch))
+        return self._in_slices(refuse_empty(text), wish, watch)
 
     @property
     def noise_line(self) -> float | None:
@@ -190,18 +180,6 @@ class EmotionModel:
 
     def _check_lens(self, lens: Lens | str) -> Lens:
         return check_lens(lens, self.lenses, self.name)
-
-    def _awake(self, readings: Iterator[Found]) -> Iterator[Found]:
-        """Hand on what is read; after a pause, look first how many processors others leave free now."""
-        if (engine := self._adapting) and time.monotonic() - self._rested > PAUSE:
-            engine.threads, single = engine.tuning.among(free_threads())
-            engine.use_threads(single)
-        try:
-            for found in readings:
-                self._rested = time.monotonic()  # another reading may begin between two slices of a long text
-                yield found
-        finally:
-            self._rested = time.monotonic()
 
     def _analyze(self, texts: Iterable[str | None], wish: Wish, watch: Watch | None) -> Iterator[Analysis]:
         lens, taxonomy = wish.lens, wish.taxonomy
