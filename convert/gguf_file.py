@@ -111,13 +111,15 @@ def _write_tensors(
         for rows in rows_of(plan):
             if not np.isfinite(rows).all():
                 raise ConvertError(f"The tensor {plan.name} holds weights that are not finite numbers")
-            file.write(rounded(plan, rows).data)
-            done += rows.size
             if progress is not None:
                 progress(done, total, plan.name)
+            file.write(rounded(plan, rows).data)
+            done += rows.size
         if file.tell() - start != plan.n_bytes:
             raise ConvertError(f"The tensor {plan.name} has fewer or more rows than its shape says")
         writer.write_padding(file, plan.n_bytes)
+    if progress is not None:
+        progress(total, total, "done")
 
 
 def as_field(value: Any) -> GGUFValue:
@@ -151,10 +153,12 @@ def _scalar_type(value: Any) -> GGUFValueType:
     raise ConvertError(f"Metadata cannot hold the value {value!r}")
 
 
-def copied_fields(header: Header) -> dict[str, GGUFValue]:
-    """Return all metadata of a GGUF, arrays in full, ready to be written again."""
+def copied_fields(header: Header, prefix: str = "") -> dict[str, GGUFValue]:
+    """Return the metadata of a GGUF whose keys begin with ``prefix``, arrays in full, ready to be written again."""
     fields = {}
     for key, (value_type, item_type) in header.value_types.items():
+        if not key.startswith(prefix):
+            continue
         kind = GGUFValueType(value_type)
         if item_type is None:
             fields[key] = GGUFValue(header.metadata[key], kind)

@@ -78,6 +78,7 @@ class Evaluator:
             raise GGUFError(f"llama.cpp cannot load {path.name}", "Build or download it again.")
         stack.callback(llama_cpp.llama_model_free, model)
         self.n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+        self.n_embd = llama_cpp.llama_model_n_embd(model)
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx = settings.n_batch = settings.n_ubatch = self.n_ctx
         settings.n_threads = settings.n_threads_batch = threads
@@ -93,8 +94,6 @@ class Evaluator:
         stack.callback(llama_cpp.llama_free, self.context)
         if adapter is not None:
             _add_adapter(model, self.context, Path(adapter))
-        self.batch = llama_cpp.llama_batch_init(self.n_ctx, 0, 1)
-        stack.callback(llama_cpp.llama_batch_free, self.batch)
 
     def __enter__(self) -> Self:
         return self
@@ -110,19 +109,37 @@ class Evaluator:
         """
         import llama_cpp
 
-        # llama_batch knows no bounds: more tokens than it was made for corrupt memory
-        if not 0 < len(tokens) <= self.n_ctx or not all(0 <= token < self.n_vocab for token in tokens):
-            raise GGUFError(f"{len(tokens)} tokens do not fit the context of {self.n_ctx}, or are no tokens")
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
-        for position, token in enumerate(tokens):
-            self.batch.token[position], self.batch.pos[position] = token, position
-            self.batch.n_seq_id[position], self.batch.seq_id[position][0] = 1, 0
-            self.batch.logits[position] = 1
-        self.batch.n_tokens = len(tokens)
-        if llama_cpp.llama_decode(self.context, self.batch) != 0:
-            raise GGUFError("llama.cpp could not evaluate a sequence")
+        if not all(0 <= token < self.n_vocab for token in tokens):
+            raise GGUFError(f"A token is outside the vocabulary of {self.n_vocab}")
+        self._decode(len(tokens), token=(llama_cpp.llama_token * len(tokens))(*tokens))
         rows = llama_cpp.llama_get_logits(self.context)
         return np.ctypeslib.as_array(rows, shape=(len(tokens), self.n_vocab)).copy()
+
+    def read(self, embeddings: Floats) -> None:
+        """Let the model read the embeddings of a sequence in place of its tokens, for ``watch`` to see what follows.
+
+        Args:
+            embeddings: shape (tokens, embedding length).
+
+        Raises:
+            GGUFError: no row, more than ``n_ctx``, rows of another length, or llama.cpp fails.
+        """
+        if embeddings.shape[1] != self.n_embd:
+            raise GGUFError(f"Embeddings of {embeddings.shape[1]} for a model of {self.n_embd}")
+        rows = np.ascontiguousarray(embeddings, np.float32)
+        self._decode(len(rows), embd=rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))
+
+    def _decode(self, n_tokens: int, **inputs: Any) -> None:
+        """Evaluate one sequence from its beginning, with an output for every token."""
+        import llama_cpp
+
+        if not 0 < n_tokens <= self.n_ctx:  # llama.cpp asserts it, and an assertion ends the whole process
+            raise GGUFError(f"{n_tokens} tokens do not fit the context of {self.n_ctx}")
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
+        outputs = (ctypes.c_int8 * n_tokens)(*[1] * n_tokens)
+        batch = llama_cpp.llama_batch(n_tokens=n_tokens, logits=outputs, **inputs)
+        if llama_cpp.llama_decode(self.context, batch) != 0:
+            raise GGUFError("llama.cpp could not evaluate a sequence")
 
 
 def compare_logits(

@@ -24,8 +24,8 @@ from convert.gguf_file import (
     write_gguf,
 )
 from convert.header import GGML_TYPES, Header, check_header
-from convert.rounding import Moments, rounding_of
-from convert.tensors import Floats, read_rows, row_slices
+from convert.rounding import MomentsOf, rounding_of, unknown
+from convert.tensors import Floats, block_of, read_rows, row_slices
 
 _FLOATS = ("F32", "F16", "BF16")
 _MATRIX_TYPE = {"Q4_K_M": "Q4_K", "Q6_K": "Q6_K", "IQ4_NL": "IQ4_NL", MIXED: "Q4_0"}
@@ -68,7 +68,8 @@ def quantize(
         progress: called as ``progress(weights_done, weights_in_all, what)``.
         threads: for llama.cpp's quantizer, and for reading ``texts``; None takes every core.
         texts: such as the model is for, control tokens included: the mixed file type rounds so that what they need
-            changes least. The others round by the weights alone.
+            changes least, and keeps a block at a time in a file beside ``out`` to read them. The others round by the
+            weights alone.
 
     Raises:
         ConvertError: an unknown file type, a source that is quantized already, or a quantizer that failed.
@@ -84,8 +85,7 @@ def quantize(
         if file_type in NATIVE_TYPES:
             _quantize_native(header, temporary, file_type, progress, threads)
         else:
-            texts = texts if file_type == MIXED else ()
-            _quantize_direct(header, temporary, file_type, progress, _moments(header, texts, threads, progress))
+            _quantize_direct(header, temporary, file_type, progress, threads, texts if file_type == MIXED else ())
         return quantization_report(temporary, file_type)
 
 
@@ -117,26 +117,22 @@ def _why_not(file_type: str, name: str, type_name: str, shape: tuple[int, ...]) 
     return f"{type_name}: llama.cpp's recipe gives this tensor another type"
 
 
-def _moments(
-    header: Header, texts: Sequence[str], threads: int | None, progress: Progress | None
-) -> dict[str, Moments]:
-    """Return what the matrices meet while the model reads the texts; nothing where there are none."""
-    if not texts:
-        return {}
-    from convert.activations import input_moments
+def _moments_of(header: Header, folder: Path, texts: Sequence[str], threads: int | None) -> MomentsOf:
+    """Return what finds the moments of the inputs that a matrix meets while the model reads the texts."""
+    from convert.activations import in_turn, input_moments
 
-    if progress is not None:
-        progress(0, len(texts), f"reading {len(texts)} texts")
     rounded = {t.name for t in header.tensors if tensor_type(MIXED, t.name, t.shape) == "Q4_0"}
-    return input_moments(header.path, texts, threads or os.cpu_count() or 1, matrices=rounded)
+    return in_turn(input_moments(header.path, texts, folder, threads or os.cpu_count() or 1, matrices=rounded))
 
 
 def _quantize_direct(
-    header: Header, out: Path, file_type: str, progress: Progress | None, moments: dict[str, Moments]
+    header: Header, out: Path, file_type: str, progress: Progress | None, threads: int | None, texts: Sequence[str]
 ) -> None:
     assert file_type in DIRECT_TYPES
-    plans = [TensorPlan(t.name, tensor_type(file_type, t.name, t.shape), t.shape) for t in header.tensors]
-    tensors = {tensor.name: tensor for tensor in header.tensors}
+    # block after block, as moments come
+    tensors = {tensor.name: tensor for tensor in sorted(header.tensors, key=lambda tensor: block_of(tensor.name))}
+    plans = [TensorPlan(t.name, tensor_type(file_type, t.name, t.shape), t.shape) for t in tensors.values()]
+    moments_of = _moments_of(header, out.parent, texts, threads) if texts else unknown
 
     def rows_of(plan: TensorPlan) -> Iterator[Floats]:
         return (read_rows(header, tensors[plan.name], rows) for rows in row_slices(plan.shape))
@@ -150,7 +146,7 @@ def _quantize_direct(
             "file_type": file_type,
         }
     )
-    write_gguf(out, header.architecture, fields, plans, rows_of, progress, rounding_of(file_type, moments))
+    write_gguf(out, header.architecture, fields, plans, rows_of, progress, rounding_of(file_type, moments_of))
     read_back(out, plans)
 
 

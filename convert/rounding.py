@@ -5,8 +5,7 @@ https://arxiv.org/abs/2210.17323); every block's scale is searched for the small
 importance matrices have it. Without knowledge of the inputs what is left is the search.
 """
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -22,17 +21,24 @@ BLOCK = 32
 Moments: TypeAlias = Sequence[Floats]
 """Mean products of a matrix's inputs: for each run of neighbouring columns, in order, an array (columns, columns)."""
 
+MomentsOf: TypeAlias = Callable[[str], Moments | None]
+"""Finds the moments of a matrix by its name; None where its inputs are not known."""
+
 _DAMPING = 0.01  # of the mean diagonal: keeps the inverse sound where few texts moved an input
 _TRIED = 9  # scales tried on either side of the one that reaches the largest weight
 _STEP = 0.1  # of a quantum, between them
 _PIECE = 1 << 14  # blocks rounded at a time, so that they stay in the processor's cache
 
 
-def rounding_of(file_type: str, moments: Mapping[str, Moments] = MappingProxyType({})) -> Encode:
+def unknown(_: str) -> None:
+    """Say of every matrix that its inputs are not known."""
+
+
+def rounding_of(file_type: str, moments_of: MomentsOf = unknown) -> Encode:
     """Return how a direct file type rounds: the mixed one by what is known of the inputs, all others to the nearest."""
 
     def rounded(plan: TensorPlan, rows: Floats) -> npt.NDArray[np.uint8]:
-        return round_q4_0(rows, moments.get(plan.name)) if plan.type == "Q4_0" else nearest(plan, rows)
+        return round_q4_0(rows, moments_of(plan.name)) if plan.type == "Q4_0" else nearest(plan, rows)
 
     return rounded if file_type == MIXED else nearest
 

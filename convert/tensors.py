@@ -1,5 +1,6 @@
 """Weights as numpy arrays: from the bytes of any ggml type to float32 and back, a few million weights at a time."""
 
+import re
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -17,6 +18,12 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 _CHUNK = 1 << 22  # weights; 16 MB as float32, so that memory does not grow with the model
 
 _SIZES = {name: (block, n_bytes) for name, block, n_bytes in GGML_TYPES.values()}
+
+
+def block_of(name: str) -> int:
+    """Return the number of the block that a tensor belongs to, -1 where it belongs to none."""
+    found = re.match(r"blk\.(\d{1,3})\.", name)
+    return int(found[1]) if found else -1
 
 
 def n_bytes_of(type_name: str, shape: tuple[int, ...]) -> int:

@@ -1,7 +1,4 @@
-"""A model of 1.5 billion weights is converted and quantized in little more memory than its largest shard takes.
-
-The mixed type with texts is the exception: it loads the model to read them.
-"""
+"""A model of 1.5 billion weights is converted and quantized in little more memory than its largest shard takes."""
 
 import json
 import subprocess
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 
 from convert.header import check_header
+from convert.tokens import gguf_tokens
 
 pytestmark = [pytest.mark.scale, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 
@@ -128,8 +126,11 @@ def test_quantizing_takes_little_more_than_the_largest_shard(
     assert peak_of_quantizing(converted[0], tmp_path / "q.gguf", file_type) < shards * largest
 
 
-def test_texts_take_what_the_whole_model_takes(tmp_path: Path, converted: tuple[Path, int]) -> None:
-    """Two texts here and 150 in the command: more of them take more time, and no more memory."""
-    source = converted[0]
-    peak = peak_of_quantizing(source, tmp_path / "q.gguf", "Q4_0_MIXED", "I feel ignored.", "Thank you so much!")
-    assert peak < 2 * source.stat().st_size
+def test_reading_texts_takes_little_more_than_the_largest_shard(
+    tmp_path: Path, converted: tuple[Path, int], largest: int
+) -> None:
+    """As many and as long as those that the commands weigh the rounding by: 150 of about 120 tokens."""
+    texts = [f"{number}: I feel disappointed and ignored by everyone today. " * 7 for number in range(150)]
+    lengths = [len(ids) for ids in gguf_tokens(converted[0], texts)]
+    assert 110 < np.mean(lengths) < 130
+    assert peak_of_quantizing(converted[0], tmp_path / "q.gguf", "Q4_0_MIXED", *texts) < 1.5 * largest
