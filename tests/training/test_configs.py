@@ -38,6 +38,13 @@ def test_a_base_is_of_a_family_that_converts_and_says_its_licence(path: Path) ->
     assert base.licence
 
 
+def test_what_is_built_on_llama_begins_its_name_with_it_as_the_licence_wants() -> None:
+    runs = [load_config(TrainConfig, path) for path in RUNS]
+    named = [run.name for run in runs if load_base(run.base).licence.startswith("Llama")]
+    assert named
+    assert all(name.startswith("Llama") for name in named)
+
+
 def told(adapter: str) -> Any:
     return json.loads((asset("models", "adapters", adapter) / "training.json").read_text(encoding="utf-8"))
 
@@ -45,6 +52,12 @@ def told(adapter: str) -> Any:
 def as_read(config: Any) -> Any:
     """A recorded configuration, with the defaults of the keys that came later."""
     return public(TrainConfig.model_validate(config))
+
+
+def test_the_author_adapter_was_made_by_the_last_of_its_configurations() -> None:
+    assert as_read(told("author")["config"]) == public(
+        load_config(TrainConfig, CONFIGS / "author" / "3-situations.yaml")
+    )
 
 
 def test_the_two_lens_adapter_was_made_by_its_configuration() -> None:

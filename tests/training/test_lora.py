@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,25 +129,44 @@ def test_the_restricted_loss_is_the_cross_entropy_of_the_constrained_posterior(w
     assert loss == pytest.approx(expected, abs=1e-4)
 
 
-def test_splitting_a_step_leaves_its_gradient_as_it_was(workplace: Path) -> None:
+@pytest.mark.parametrize("chained", [0, 3, 8])
+def test_the_parts_of_a_step_add_up_to_its_loss_and_its_gradient(workplace: Path, chained: int) -> None:
+    """Rows count by their weights, answers by their tokens, however many of the rows have one."""
     trainer = trainer_for(workplace)
     trainer.model.eval()
-    rows = trainer.train[:8]
+    taken = [row for row in trainer.train if row.chain][:chained] + [row for row in trainer.train if not row.chain]
+    rows = [replace(row, weight=weight) for row, weight in zip(taken, (1, 0.25, 3, 1, 0.5, 2, 1, 0.1), strict=False)]
 
-    def gradient(limit: int) -> torch.Tensor:
+    def learned(limit: int) -> tuple[dict[str, float], torch.Tensor]:
+        told = Counter[str]()
         for part in split_by_tokens(rows, limit):
-            trainer.loss(part, len(rows))[0].backward()
-        total = torch.cat([p.grad.flatten() for p in trainer.parameters])
+            total, summands = trainer.loss(part, rows)
+            total.backward()
+            told.update(summands)
+        gradient = torch.cat([p.grad.flatten() for p in trainer.parameters])
         trainer.model.zero_grad()
-        return total
+        return dict(told), gradient
 
-    whole, parts = gradient(10**6), gradient(64)
-    assert len(split_by_tokens(rows, 64)) > 1
-    chains = sum(row.chain for row in rows)
-    if chains == 0:
-        assert torch.allclose(whole, parts, atol=1e-5)
-    else:  # the answer loss is a mean over tokens of each part, so only its direction is kept
-        assert float(torch.cosine_similarity(whole, parts, dim=0)) > 0.9
+    (whole, gradient), (parts, added) = learned(10**6), learned(64)
+    assert len(split_by_tokens(rows, 10**6)) == 1 < len(split_by_tokens(rows, 64))
+    assert parts == pytest.approx(whole, rel=1e-5)
+    assert torch.allclose(gradient, added, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_of_a_step_is_the_mean_over_rows_and_over_answer_tokens(workplace: Path) -> None:
+    trainer = trainer_for(workplace)
+    trainer.model.eval()
+    chains, others = ([row for row in trainer.train if row.chain is chain] for chain in (True, False))
+    rows = [*chains[:3], *others[:5]]
+    frame, trie = trainer.encoder.frames[Lens.AUTHOR], trainer.encoder.tries[Lens.AUTHOR]
+    batch = collate(rows, trie)
+    assert len(batch.answer_index) == sum(row.answer_tokens for row in rows) > 0
+    with torch.no_grad():
+        states = hidden_states(trainer.decoder, frame, batch.tokens)
+        label = label_loss(states, trainer.head, batch, trie, trainer.config.outside_weight)
+        answer = answer_loss(states, trainer.head, batch)
+        total, _ = trainer.loss(rows)
+    assert float(total) == pytest.approx(float(label + trainer.config.chain_weight * answer * 3 / 8), rel=1e-6)
 
 
 def test_batches_are_reproducible_complete_and_of_like_length(workplace: Path) -> None:

@@ -27,7 +27,7 @@ class LensData(Config):
     rows: Path | None = Field(None, description="JSONL of labelled rows in place of the corpus, such as cleaned ones")
     turns: int = Field(0, ge=0, description="reader: speaker turns beside the situations")
     chains: Path | None = Field(None, description="JSONL written by `emotion-lrm data cot`")
-    chain_limit: int | None = None
+    chain_limit: int | None = Field(None, description="so many of the chains, drawn by the seed; null takes all")
     labels_per_chain: float | None = Field(None, description="rows without a chain for each with one; null takes all")
 
 
@@ -45,17 +45,19 @@ class SampleData(Config):
 
 
 class DataSettings(Config):
-    """What is learned from. Limits take the first rows after a seeded shuffle; null takes all."""
+    """What is learned from: each lens's chains and then labelled rows, shuffled by the seed, then the samples."""
 
     split: str = "train"
-    limit: int | None = None
+    limit: int | None = Field(
+        None, description="only so many from the beginning of that order, so samples are cut first; null takes all"
+    )
     soft_labels: Literal["equal", "votes", "first"] = Field(
         "equal", description="the target of a row of several labels: equal shares, the raters' votes, its first label"
     )
     author: LensData | None = Field(LensData(), description="GoEmotions; null leaves the lens out")
     reader: LensData | None = Field(None, description="EmpatheticDialogues; null leaves the lens out")
     samples: tuple[SampleData, ...] = ()
-    dev_limit: int = 1000
+    dev_limit: int = Field(1000, description="watch the run by the first so many dev rows of each lens")
 
     def lenses(self) -> dict[Lens, LensData]:
         """What each lens that is not left out learns."""

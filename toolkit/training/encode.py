@@ -58,6 +58,11 @@ class Encoded:
     chain: bool
     weight: float
 
+    @property
+    def answer_tokens(self) -> int:
+        """How many tokens the full-vocabulary objective learns: those of an answer with reasoning, else none."""
+        return len(self.tokens) - 1 - self.answer if self.chain else 0
+
 
 # The answer with its keys in the other order, {"reasoning": "...", "emotion": "..."}; its joints end as prefill does.
 REASONING_PREFILL, EMOTION_BRIDGE = '{"reasoning": "', '", "emotion": "'

@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,17 +105,21 @@ class Trainer:
         stream = epochs_of(lambda epoch: bucketed_batches(self.train, self.config.batch_size, self.config.seed + epoch))
         return itertools.islice(stream, start, self.last_step)
 
-    def loss(self, rows: list[Encoded], n_rows: int | None = None) -> tuple[Tensor, dict[str, float]]:
-        """The weighted sum of both objectives for some of the ``n_rows`` rows of a step, and its parts.
+    def loss(self, rows: list[Encoded], step: list[Encoded] | None = None) -> tuple[Tensor, dict[str, float]]:
+        """The weighted sum of both objectives for some rows of a ``step``, by default all of it, and its summands.
 
-        The parts that a step is split into add up to the loss of the whole.
+        The parts that a step is split into add up to the loss of the whole. The label's is a mean over rows by their
+        weights and the answer's a mean over answer tokens, so that is what a part counts by.
         """
+        step = step or rows
         frame, trie = self.encoder.frames[rows[0].lens], self.encoder.tries[rows[0].lens]
         batch = collate(rows, trie)
         states = hidden_states(self.decoder, frame, batch.tokens.to(self.model.device))
-        whole = n_rows or len(rows)
-        label = label_loss(states, self.head, batch, trie, self.config.outside_weight) * len(rows) / whole
-        answer = answer_loss(states, self.head, batch) * sum(row.chain for row in rows) / whole
+        counted = _portion(len(step), [row.weight for row in rows], [row.weight for row in step])
+        label = label_loss(states, self.head, batch, trie, self.config.outside_weight) * counted / len(step)
+        chains = sum(row.chain for row in step)
+        counted = _portion(chains, [row.answer_tokens for row in rows], [row.answer_tokens for row in step])
+        answer = answer_loss(states, self.head, batch) * counted / len(step)
         parts = {"label_loss": float(label.detach()), "answer_loss": float(answer.detach())}
         return label + self.config.chain_weight * answer, parts
 
@@ -124,7 +128,7 @@ class Trainer:
         self.model.train()
         told: dict[str, float] = {"label_loss": 0.0, "answer_loss": 0.0}
         for part in split_by_tokens(rows, self.part_tokens):
-            total, parts = self.loss(part, len(rows))
+            total, parts = self.loss(part, rows)
             total.backward()  # type: ignore[no-untyped-call]
             told = {key: told[key] + value for key, value in parts.items()}
         if not math.isfinite(told["label_loss"] + told["answer_loss"]):
@@ -154,6 +158,11 @@ class Trainer:
         """Write the adapter to ``folder/adapter``; returns where."""
         save_adapter(self.model, folder / "adapter", self.facts, self.config, metrics, self.learned)
         return folder / "adapter"
+
+
+def _portion(n: int, part: Sequence[float], whole: Sequence[float]) -> float:
+    """What falls to a part of ``n`` that the whole shares."""
+    return n * sum(part) / (sum(whole) or 1)
 
 
 def put_adapter(config: TrainConfig, model: Any) -> Any:
@@ -206,7 +215,7 @@ def account(trainer: Trainer) -> dict[str, float]:
     for rows in (longest, *sample):
         started = time.monotonic()
         for part in split_by_tokens(rows, trainer.part_tokens):
-            trainer.loss(part, len(rows))[0].backward()  # type: ignore[no-untyped-call]
+            trainer.loss(part, rows)[0].backward()  # type: ignore[no-untyped-call]
         if rows is not longest:
             seconds += time.monotonic() - started
             tokens += sum(len(row.tokens) for row in rows)
