@@ -8,14 +8,13 @@ from gguf.constants import GGUFValueType
 from gguf.gguf_writer import GGUFValue
 
 from convert.gguf_file import TensorPlan, as_field, copied_fields, write_gguf
-from convert.header import Header
+from convert.header import WINDOW_PATTERN, Header, keeps_to_window
 from convert.tensors import Floats, read_rows, row_slices
 
 FIRST = "blk.0."
 """What the names of the block's tensors begin with in its own file."""
 
 _EMBEDDINGS = "token_embd.weight"
-_GEMMA_PERIOD = 6  # every sixth block looks past the sliding window, where the metadata does not say otherwise
 _GEMMA_27B = 62  # blocks, by which llama.cpp knows the one Gemma 3 whose attention it scales in another way
 
 
@@ -51,11 +50,11 @@ def write_block(header: Header, block: int, path: Path) -> Path:
 def _fields(header: Header, block: int) -> dict[str, GGUFValue]:
     arch = header.architecture
     fields = copied_fields(header, f"{arch}.")
-    slides = _slides(fields.pop(f"{arch}.attention.sliding_window_pattern", None), block)
+    fields.pop(f"{arch}.{WINDOW_PATTERN}", None)
     for key, field in fields.items():
         if field.type == GGUFValueType.ARRAY and len(field.value) == header.metadata[f"{arch}.block_count"]:
             fields[key] = GGUFValue([field.value[block]], field.type, field.sub_type)
-    if arch == "gemma3" and not slides:
+    if arch == "gemma3" and not keeps_to_window(header, block):
         # llama.cpp asserts that a model with a window has a block that keeps to it
         fields[f"{arch}.attention.sliding_window"] = as_field(0)
     return fields | {
@@ -64,14 +63,6 @@ def _fields(header: Header, block: int) -> dict[str, GGUFValue]:
         "tokenizer.ggml.model": as_field("no_vocab"),
         "tokenizer.ggml.tokens": as_field(["-"]),
     }
-
-
-def _slides(pattern: GGUFValue | None, block: int) -> bool:
-    """Say whether a block of Gemma 3 keeps to the sliding window, from a period or from what is told of each block."""
-    told = _GEMMA_PERIOD if pattern is None else pattern.value
-    if isinstance(told, list):
-        return any(told[block : block + 1])
-    return not isinstance(told, int) or told == 0 or (block + 1) % told != 0
 
 
 def _query_scale(header: Header) -> float:

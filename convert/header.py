@@ -19,6 +19,8 @@ from convert.errors import GGUFError
 from convert.files import explained
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")
+WINDOW_PATTERN = "attention.sliding_window_pattern"
+_GEMMA_PERIOD = 6  # every sixth block looks past the sliding window, where the metadata does not say otherwise
 
 # ggml type number -> (name, weights in a block, bytes of a block); removed and internal types are absent.
 GGML_TYPES: Mapping[int, tuple[str, int, int]] = MappingProxyType(
@@ -153,6 +155,17 @@ def read_header(path: Path | str) -> Header:
             return _Reader(file, path).header()
         except (struct.error, OverflowError, UnicodeDecodeError) as error:
             raise _bad(path, f"it is malformed ({error})") from error
+
+
+def keeps_to_window(header: Header, block: int) -> bool:
+    """Say whether a block of Gemma 3 looks no farther back than its sliding window, from a period or from a list."""
+    key = f"{header.architecture}.{WINDOW_PATTERN}"
+    told = header.metadata.get(key, _GEMMA_PERIOD)
+    if isinstance(told, ArrayPlace):
+        told = read_array(header, key)
+    if isinstance(told, list):
+        return any(told[block : block + 1])
+    return not isinstance(told, int) or told == 0 or (block + 1) % told != 0
 
 
 def read_array(header: Header, key: str) -> list[Any]:
@@ -447,6 +460,10 @@ def _check_asserted(
         fail(f"its rope scaling is {scaling!r}")
     if _told(header, "attention.causal", True) is not True:
         fail("its attention looks ahead")
+    if header.architecture == "gemma3" and _told(header, "attention.sliding_window", 0) != 0:
+        blocks = range(_told(header, "block_count"))
+        if not any(keeps_to_window(header, block) for block in blocks):
+            fail("no block keeps to its sliding window")
 
 
 def _told(header: Header, name: str, default: Any = None) -> Any:

@@ -143,6 +143,23 @@ def test_an_unknown_architecture_is_named(tmp_path: Path, write_tiny_gguf: Write
     assert read_header(path).architecture == "mamba"
 
 
+@pytest.mark.parametrize(("kind", "pattern"), [(U32, 1), (gguf.GGUFValueType.ARRAY, [False, False])])
+def test_a_window_that_no_block_keeps_to_is_refused(
+    tmp_path: Path, write_tiny_gguf: WriteTiny, kind: gguf.GGUFValueType, pattern: int | list[bool]
+) -> None:
+    """llama.cpp asserts that one does, which would end the process."""
+
+    def windowed(writer: gguf.GGUFWriter) -> None:
+        key("gemma3.attention.sliding_window", U32, 8)(writer)
+
+    def spoiled(writer: gguf.GGUFWriter) -> None:
+        windowed(writer)
+        key("gemma3.attention.sliding_window_pattern", kind, pattern)(writer)
+
+    check_header(write_tiny_gguf(tmp_path / "sound.gguf", windowed, arch="gemma3"))
+    refuse(write_tiny_gguf(tmp_path / "x.gguf", spoiled, arch="gemma3"), "no block keeps to its sliding window")
+
+
 def test_no_file_an_empty_file_and_a_folder(tmp_path: Path) -> None:
     (tmp_path / "empty.gguf").touch()
     refuse(tmp_path / "empty.gguf", "is empty")
