@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
@@ -74,13 +75,23 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session")
-def default_model_path(isolated_home: Path) -> Path:
-    """The default model, built once a session from the shipped adapter. Tests that use it are marked ``real``."""
+def shipped_path(isolated_home: Path) -> Callable[[str | None], Path]:
+    """A function from the name of a shipped model, None for the default one, to its GGUF, built once a session."""
     from toolkit.inference.store import ensure
 
-    path = ensure(None)
-    assert path.is_relative_to(isolated_home)
-    return path
+    @functools.cache
+    def build(name: str | None) -> Path:
+        path = ensure(name)
+        assert path.is_relative_to(isolated_home)
+        return path
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def default_model_path(shipped_path: Callable[[str | None], Path]) -> Path:
+    """The default model, built once a session from the shipped adapter. Tests that use it are marked ``real``."""
+    return shipped_path(None)
 
 
 @pytest.fixture(scope="session")
@@ -117,13 +128,13 @@ def shallow_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that needs the default model as ``real``, so that no marker is forgotten.
+    """Mark every test that needs a shipped model as ``real``, so that no marker is forgotten.
 
     The files of this folder itself come first: they take longest, and would else keep one of two processes waiting.
     """
     items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
     for item in items:
-        if {"default_model", "default_model_path"} & set(getattr(item, "fixturenames", ())):
+        if {"default_model", "default_model_path", "shipped_path"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("real")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 import toolkit
 from toolkit.cli import cli
@@ -75,6 +76,25 @@ def test_wheel_holds_every_kind_of_shipped_file(wheel: dict[str, bytes]) -> None
     assert {"prompts/prompt.yaml", "data/samples/bench_300.jsonl", "models/configs/shipped.yaml"} <= assets
     adapter = "models/adapters/author/adapter_model.safetensors"
     assert len(wheel[f"toolkit/_assets/{adapter}"]) > 1_000_000
+
+
+def test_every_adapter_names_its_licence(wheel: dict[str, bytes]) -> None:
+    shipped = yaml.safe_load((ROOT / "models" / "configs" / "shipped.yaml").read_text(encoding="utf-8"))["models"]
+    assert {model["adapter"] for model in shipped.values()} == {
+        path.name for path in (ROOT / "models" / "adapters").iterdir() if path.is_dir()
+    }
+    for model in shipped.values():
+        told = wheel[f"toolkit/_assets/models/adapters/{model['adapter']}/LICENSE"].decode()
+        assert told.splitlines()[0] == model["licence"]
+        assert all(name in told for name in model["datasets"])
+        assert ("https://creativecommons.org/licenses/by-nc/4.0/" in told) is ("NC" in model["licence"])
+    for page, opening in (
+        ("README.md", "Code and the adapters "),
+        ("THIRD_PARTY_NOTICES.md", "The shipped adapters ("),
+    ):
+        lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+        (listed,) = (line for line in lines if line.startswith(opening))
+        assert all(model["adapter"] in listed for model in shipped.values())
 
 
 def test_sdist_builds_the_same_wheel(sdist: Path, wheel: dict[str, bytes], tmp_path: Path) -> None:

@@ -141,18 +141,18 @@ def wanted_model(settings: Settings) -> str | None:
     return settings.model or (None if settings.adapter else default_name(settings.lenses))
 
 
-def building_notice(settings: Settings) -> str:
-    """What is said while a model is built for the first time."""
+def building_notice(settings: Settings) -> tuple[str, str]:
+    """What is said while a model is built for the first time, and of its licence, which ``-q`` does not silence."""
     from toolkit.inference.store import licence_remark
 
     told = "Building the model; this happens once and takes about a minute."
-    return f"{told} {licence_remark(wanted_model(settings))}".rstrip()
+    return told, licence_remark(wanted_model(settings))
 
 
 def _load_native(settings: Settings) -> EmotionModel:
     from toolkit.inference.model import EmotionModel
 
-    with Progress(building_notice(settings)) as progress:
+    with Progress(*building_notice(settings)) as progress:
         return EmotionModel.load(
             wanted_model(settings),
             threads=settings.threads,
@@ -174,11 +174,11 @@ class Progress:
     """A bar on standard error, which appears with the first step and goes away at the end.
 
     In a pipe there is only ``notice``, which is said before the first step, or without one a line a quarter of each
-    step. With ``-q`` nothing is shown.
+    step. With ``-q`` nothing is shown but ``remark``, a term of a licence, which is said before the first step.
     """
 
-    def __init__(self, notice: str = "") -> None:
-        self._quiet, self._notice, self._said = is_quiet(), notice, ""
+    def __init__(self, notice: str = "", remark: str = "") -> None:
+        self._quiet, self._notice, self._remark, self._said = is_quiet(), notice, remark, ""
         self._console: Any = None
         self._bar: Any = None
 
@@ -191,6 +191,9 @@ class Progress:
 
     def __call__(self, done: int, total: int, step: str) -> None:
         """Show that ``done`` of ``total`` units of ``step`` are finished."""
+        if self._remark:
+            click.echo(self._remark, err=True)
+            self._remark = ""
         if self._quiet:
             return
         if self._console is None:

@@ -20,9 +20,9 @@ from PIL import Image
 
 from toolkit.apps import overview as overview_module
 from toolkit.apps.batch import run_batch
-from toolkit.apps.batch_report import BatchReport, to_json, write_batch_report
+from toolkit.apps.batch_report import FEWEST_TEXTS, SHOWN_PAIRS, BatchReport, to_json, write_batch_report
 from toolkit.apps.both import pair_of
-from toolkit.apps.overview import KEPT, Extremes, Overview
+from toolkit.apps.overview import KEPT, KEPT_OF_A_PAIR, Extremes, Overview, Parting
 from toolkit.apps.periods import MOST_PERIODS, Timeline, find_dates, read_dates
 from toolkit.apps.tables import open_table
 from toolkit.cli import main
@@ -398,3 +398,54 @@ def test_texts_that_cannot_be_compared_are_counted_apart(tmp_path: Path) -> None
     write_batch_report(found, "t", tmp_path)
     text, _ = check_report(tmp_path)
     assert "On 0 of 1 texts the lenses can be compared" in text
+
+
+def parted(counts: dict[tuple[str, str], list[float]]) -> Overview:
+    """What was counted where both lenses leaned to these labels with these divergences."""
+    found, row = Overview(parting=Parting()), 0
+    assert found.parting is not None
+    for (author, reader), scores in counts.items():
+        for score in scores:
+            told = {"author_emotion": author, "reader_emotion": reader, "score": score, "noise_line": 0.1}
+            found.parting.add(told, row, f"text {row}")
+            row += 1
+    return found
+
+
+def test_a_label_of_few_texts_leads_no_ranking(tmp_path: Path) -> None:
+    few = {("pride", "fear"): [0.9] * (FEWEST_TEXTS - 1), ("joy", "fear"): [0.95]}
+    enough = {("anger", "fear"): [0.3] * FEWEST_TEXTS, ("sadness", "sadness"): [0.2] * FEWEST_TEXTS}
+    found = parted(few | enough)
+    ranked = to_json(found, None)["divergence"]["by_author_label"]
+    assert [(label, told["texts"]) for label, told in ranked.items()] == [
+        ("anger", 5), ("sadness", 5), ("joy", 1), ("pride", 4),
+    ]  # fmt: skip
+    write_batch_report(found, "t", tmp_path)
+    assert "Labels with fewer than 5 texts stand last" in check_report(tmp_path)[0]
+    assert list(to_json(parted(few), None)["divergence"]["by_author_label"]) == ["joy", "pride"]
+    write_batch_report(parted(few), "t", tmp_path)
+    assert "stand last" not in check_report(tmp_path)[0]
+
+
+def test_examples_are_of_the_pairs_that_part_most_often(tmp_path: Path) -> None:
+    often, once = {("anger", "fear"): [0.3, 0.5, 0.4], ("joy", "love"): [0.2, 0.1]}, {("pride", "fear"): [0.9]}
+    found = parted({**once, ("sadness", "sadness"): [0.95] * 9, **often})
+    examples = to_json(found, None)["divergence"]["examples"]
+    assert [(one["author"], one["score"]) for one in examples] == [
+        ("anger", 0.5), ("anger", 0.4), ("joy", 0.2), ("joy", 0.1), ("pride", 0.9),
+    ]  # fmt: skip
+    write_batch_report(found, "t", tmp_path)
+    text, _ = check_report(tmp_path)
+    assert "where they part most often" in text
+    assert "text 11" in text  # anger and fear, .5
+    labels = ("joy", "anger", "fear", "love", "pride", "disgust", "surprise")
+    many = parted({(labels[0], label): [0.5] * 3 for label in labels[1:]})
+    assert len(to_json(many, None)["divergence"]["examples"]) == SHOWN_PAIRS * KEPT_OF_A_PAIR
+
+
+def test_lenses_that_never_part_have_no_examples(tmp_path: Path) -> None:
+    found = parted({("sadness", "sadness"): [0.2]})
+    write_batch_report(found, "t", tmp_path)
+    text, told = check_report(tmp_path)
+    assert told["divergence"]["examples"] == []
+    assert "where they part most often" not in text

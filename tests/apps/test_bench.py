@@ -154,16 +154,17 @@ def test_the_file_type_that_was_measured_is_built_from_then_on(cache: Path, monk
 
 
 def test_the_fastest_type_that_loses_nothing_is_chosen() -> None:
-    def tried(file_type: str, rate: float, lost: float) -> Tried:
-        return Tried(file_type, rate, Loss(lost, 0.004, 0.01))
+    def tried(file_type: str, rate: float, lost: float, macro_f1: float = 0.0) -> Tried:
+        return Tried(file_type, rate, Loss(lost, 0.004, 0.01, macro_f1, 0.001))
 
     found = [
         tried("BF16", 10.0, 0.0),
         tried("Q8_0", 10.2, 0.001),
         tried("F16", 11.0, -0.001),
         tried("Q4_0", 20.0, 0.02),
+        tried("Q5_0", 19.0, 0.0, 0.004),
     ]
-    assert [one.refused for one in found] == [False, False, False, True]
+    assert [one.refused for one in found] == [False, False, False, True, True]
     assert {default_file_type(), MIXED} < set(CANDIDATES)
     assert "Q4_0" not in CANDIDATES
     assert choose(found, "BF16").file_type == "F16"
@@ -180,7 +181,7 @@ def test_types_are_judged_and_timed(shallow_path: Callable[..., Path], monkeypat
     steps: list[int] = []
     found = try_file_types(paths, paths["F32"], rows, bench_texts(), lambda done, total, _: steps.append(total - done))
     assert [one.file_type for one in found] == list(paths)
-    assert found[0].loss == Loss(0.0, 0.0, 0.0)
+    assert found[0].loss == Loss(0.0, 0.0, 0.0, 0.0, 0.0)
     assert 0 < found[1].loss.kl < found[2].loss.kl
     assert all(one.texts_per_second > 0 for one in found)
     assert steps == sorted(steps, reverse=True)

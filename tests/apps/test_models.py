@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from toolkit.cli import main
+from toolkit.contract.lens import Lens
+from toolkit.evaluation.calibrate import add_calibration
 
 NAME = "emotion-smollm2-135m-q8_0"
 
 
-def write_model(path: Path) -> None:
+def write_model(path: Path, calibration: str) -> None:
     """A GGUF with the sizes, tokenizer and metadata that a header must have, and next to no weights."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(1)
@@ -31,7 +33,7 @@ def write_model(path: Path) -> None:
     writer.add_string("emotion_lrm.name", "emotion-smollm2-135m")
     writer.add_string("emotion_lrm.licence", "Apache-2.0")
     writer.add_array("emotion_lrm.lenses", ["author"])
-    writer.add_string("emotion_lrm.calibration", '{"fitted_on": "goemotions dev"}')
+    writer.add_string("emotion_lrm.calibration", calibration)
     writer.add_tensor("token_embd.weight", np.zeros((4, 64), dtype=np.float32))
     writer.add_tensor("blk.0.attn_norm.weight", np.ones(64, dtype=np.float32))
     writer.write_header_to_file()
@@ -46,7 +48,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EMOTION_LRM_CACHE", str(tmp_path))
     folder = tmp_path / "models"
     folder.mkdir()
-    write_model(folder / f"{NAME}.gguf")
+    for lens in Lens:
+        add_calibration({"fitted_on": f"{lens.native} dev"}, lens, tmp_path / "calibration.json")
+    write_model(folder / f"{NAME}.gguf", (tmp_path / "calibration.json").read_text(encoding="utf-8"))
     (folder / "broken.gguf").write_bytes(b"GGUF")
     return folder
 
@@ -68,10 +72,16 @@ def test_show_tells_what_the_file_says_of_itself(cache: Path, capsys: pytest.Cap
         "bytes": (cache / f"{NAME}.gguf").stat().st_size,
         "licence": "Apache-2.0",
         "lenses": ["author"],
-        "calibrated_on": "goemotions dev",
+        "calibrated_on": "goemotions dev, empathetic dev",
     }
     assert main(["models", "show", NAME]) == 0
     assert "lenses         author" in capsys.readouterr().out
+
+
+def test_a_model_without_calibration_was_calibrated_on_nothing(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(cache / f"{NAME}.gguf", "{}")
+    assert main(["models", "show", NAME, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["calibrated_on"] == ""
 
 
 def test_path_and_remove(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

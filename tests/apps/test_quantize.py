@@ -15,7 +15,7 @@ from convert.header import check_header
 from convert.merge import merge_adapter
 from toolkit.apps.conversion import OURS, convert
 from toolkit.apps.export import read_source
-from toolkit.apps.quality import Loss, Quality, labelled_rows, loss_against
+from toolkit.apps.quality import Bounds, Loss, Quality, labelled_rows, loss_against
 from toolkit.apps.quantize import Measured, fastest, print_table
 from toolkit.apps.quantize_plot import draw
 from toolkit.apps.throughput import Throughput
@@ -57,16 +57,18 @@ def run(*arguments: object) -> Result:
 
 def test_all_file_types_are_measured_and_one_is_chosen(tmp_path: Path, small_model: Path) -> None:
     out, picture = tmp_path / "chosen.gguf", tmp_path / "types.png"
-    options = ("--limit", 12, "--rounds", 1, "--threads", 1, "--max-loss", 1)
+    options = ("--limit", 12, "--rounds", 1, "--threads", 1, "--max-loss", 1, "--max-f1-loss", 1)
     result = run("quantize", small_model, "--auto", "-o", out, "--plot", picture, "--json", *options)
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
-    assert (told["judged_by"], told["texts"], told["max_loss"]) == ("12 of the samples that ship", 12, 1.0)
+    assert (told["judged_by"], told["texts"]) == ("12 of the samples that ship", 12)
+    assert (told["max_loss"], told["max_f1_loss"]) == (1.0, 1.0)
     types = {one["file_type"]: one for one in told["types"]}
     assert list(types) == [
         "F16", "BF16", "Q8_0", "Q4_0", "Q4_0_MIXED", "Q4_1", "Q5_0", "Q5_1", "Q4_K_M", "Q6_K", "IQ4_NL",
     ]  # fmt: skip
-    assert types["BF16"]["loss"] == {"top1": 0.0, "noise": 0.0, "kl": pytest.approx(0, abs=1e-9)}
+    nothing = {"top1": 0.0, "noise": 0.0, "macro_f1": 0.0, "macro_f1_noise": 0.0}
+    assert types["BF16"]["loss"] == {**nothing, "kl": pytest.approx(0, abs=1e-9)}
     assert 0 < types["Q8_0"]["loss"]["kl"] < types["Q4_0"]["loss"]["kl"]
     assert types["Q4_0"]["bits_per_weight"] == pytest.approx(4.5, abs=0.01)
     assert all(one["prompt_tokens_per_second"] > 0 < one["decode_tokens_per_second"] for one in types.values())
@@ -152,41 +154,85 @@ def test_labelled_rows_are_the_corpus_where_it_is(tmp_path: Path, monkeypatch: p
 
 
 def test_loss_by_hand() -> None:
-    reference = Quality(np.array([[0.5, 0.5], [0.9, 0.1]]), np.array([True, True]), 1.0)
-    other = Quality(np.array([[0.25, 0.75], [0.9, 0.1]]), np.array([False, True]), 0.5)
+    first, both = np.array([[1, 0], [1, 0]], dtype=bool), np.array([[0, 1], [1, 0]], dtype=bool)
+    reference = Quality(np.array([[0.5, 0.5], [0.9, 0.1]]), np.array([True, True]), first, first)
+    other = Quality(np.array([[0.25, 0.75], [0.9, 0.1]]), np.array([False, True]), both, first)
     loss = loss_against(reference, other)
     assert loss.top1 == 0.5
     assert loss.noise == pytest.approx(0.5 / np.sqrt(2))
     assert loss.kl == pytest.approx((0.5 * np.log(2) + 0.5 * np.log(2 / 3)) / 2)
-    assert loss_against(reference, reference) == Loss(0.0, 0.0, 0.0)
+    # F1 of the one label with a gold row: 1, and of the other 2/3; so the means over two labels are 1/2 and 1/3
+    assert loss.macro_f1 == pytest.approx(1 / 6)
+    # drawn are both rows, twice the first or twice the second: 1/6 two times in four, 1/2 once, 0 once
+    assert loss.macro_f1_noise == pytest.approx((1 / 72 + 1 / 16 - (5 / 24) ** 2) ** 0.5, rel=0.1)
+    assert loss_against(reference, reference) == Loss(0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("top1", "macro_f1", "noise", "within"),
+    [
+        (0.005, 0.003, 0.0, True),
+        (0.0051, 0.0, 0.0, False),
+        (0.0, 0.004, 0.002, False),
+        (0.0, 0.004, 0.003, True),  # chance reaches as far in one file of twenty that has lost nothing
+        (0.0, 0.002, 0.0001, True),  # certain, but little
+        (-0.01, -0.02, 0.001, True),
+        (-0.01, 0.02, 0.01, False),
+    ],
+)
+def test_what_a_file_may_lose(top1: float, macro_f1: float, noise: float, within: bool) -> None:
+    assert Loss(top1, 0.004, 0.01, macro_f1, noise).within(Bounds()) is within
+
+
+def test_chance_alone_seldom_refuses_a_file() -> None:
+    """Two that find six in ten of the labels, at random, are as good; one without the rarer labels is not."""
+    random = np.random.default_rng(0)
+    even, same = np.full((1_000, 28), 1 / 28), np.ones(1_000, dtype=bool)
+    losses, kept, blind = [], [], []
+    for _ in range(20):
+        gold = np.eye(28, dtype=bool)[random.integers(0, 28, 1_000)]
+        one, other = (Quality(even, same, gold & (random.random(gold.shape) < 0.6), gold) for _ in range(2))
+        found = loss_against(one, other)
+        losses.append(found.macro_f1)
+        kept.append(found.within(Bounds()))
+        less = Quality(even, same, one.predicted & (np.arange(28) < 25), gold)
+        blind.append(loss_against(one, less).within(Bounds()))
+    assert sum(loss > Bounds().macro_f1 for loss in losses) > 5  # what the bound alone would refuse
+    assert sum(kept) >= 17
+    assert not any(blind)
 
 
 @pytest.fixture
 def found() -> list[Measured]:
-    def one(name: str, lost: float, speed: float) -> Measured:
-        return Measured(name, 10**8, 5.0, 0.6, 0.5, Loss(lost, 0.004, 0.02), Throughput(speed, speed), {})
+    def one(name: str, lost: float, macro_f1: float, speed: float) -> Measured:
+        loss = Loss(lost, 0.004, 0.02, macro_f1, 0.001)
+        return Measured(name, 10**8, 5.0, 0.6, 0.5, loss, Throughput(speed, speed), {})
 
-    return [one("BF16", 0.0, 700.0), one("Q8_0", 0.001, 490.0), one("Q4_0", 0.03, 980.0)]
+    return [
+        one("BF16", 0.0, 0.0, 700.0), one("Q8_0", 0.001, 0.002, 490.0), one("Q4_0", 0.03, 0.002, 980.0),
+        one("Q5_0", 0.001, 0.004, 990.0),
+    ]  # fmt: skip
 
 
 def test_the_fastest_is_chosen_within_the_bound(found: list[Measured]) -> None:
     assert found[0].speed.texts == pytest.approx(10.0)
-    assert fastest(found, 0.005).file_type == "BF16"
-    assert fastest(found, 0.05).file_type == "Q4_0"
-    with pytest.raises(EmotionLRMError, match=r"loses more than 0\.005"):
-        fastest(found[2:], 0.005)
+    assert fastest(found, Bounds()).file_type == "BF16"
+    assert fastest(found, Bounds(top1=0.05)).file_type == "Q4_0"
+    assert fastest(found, Bounds(macro_f1=0.005)).file_type == "Q5_0"
+    with pytest.raises(EmotionLRMError, match=r"loses more than 0\.005 of the top-1 accuracy or 0\.003 of macro-F1"):
+        fastest(found[2:], Bounds())
 
 
 def test_the_table_and_the_picture_mark_what_is_refused(tmp_path: Path, found: list[Measured]) -> None:
     import io
 
     out = io.StringIO()
-    print_table(found, {"source": "m.gguf", "judged_by": "9 texts", "max_loss": 0.005}, out)
+    print_table(found, {"source": "m.gguf", "judged_by": "9 texts"}, Bounds(), out)
     rows = [line for line in out.getvalue().splitlines() if line.startswith(("BF16", "Q"))]
-    assert [row.split()[0] for row in rows] == ["Q4_0", "BF16", "Q8_0"]
-    assert ["refused" in row for row in rows] == [True, False, False]
+    assert [row.split()[0] for row in rows] == ["Q5_0", "Q4_0", "BF16", "Q8_0"]
+    assert ["refused" in row for row in rows] == [True, True, False, False]
     assert "…" not in out.getvalue()
-    draw(found, 0.005, "9 texts", tmp_path / "x.png")
+    draw(found, Bounds(), "9 texts", tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 10_000
 
 

@@ -27,7 +27,7 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TYPED = {page: BLOCK.findall(page.read_text(encoding="utf-8")) for page in PAGES}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# The readings of texts that README shows; not with --lens both, which would build another model first.
+# The readings of texts that README shows; that of --lens both, which builds another model, is in test_second_lens.py.
 READINGS = {tuple(args): None for line in code(README) for args in calls(line) if '"' in line and "both" not in args}
 
 RUN_BY = {

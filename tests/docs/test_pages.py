@@ -124,6 +124,37 @@ def test_what_the_program_does_not_understand_is_noticed(args: list[str]) -> Non
         parse(args)
 
 
+def broken_tables(page: str) -> list[str]:
+    """The first line of everything that begins with a bar like a table and is none: a lone row, one without a head."""
+    prose = re.sub(r"^```.*?^```$", "```", page, flags=re.DOTALL | re.MULTILINE)
+    blocks = (block.strip("\n").splitlines() for block in re.split(r"\n\s*\n", prose))
+    return [
+        next(line for line in block if line.startswith("|"))
+        for block in blocks
+        if any(line.startswith("|") for line in block) and not is_table(block)
+    ]
+
+
+def is_table(block: list[str]) -> bool:
+    """Whether a block is a head, a rule and rows, with at most a comment before and after."""
+    lines = [line for line in block if not re.fullmatch(r"<!--.*-->", line)]
+    rule = len(lines) > 2 and re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", lines[1])
+    return bool(rule) and all(line.startswith("|") for line in lines)
+
+
+@named
+def test_every_row_belongs_to_a_table(page: Path) -> None:
+    assert not broken_tables(page.read_text(encoding="utf-8"))
+
+
+def test_a_row_without_its_table_is_found() -> None:
+    table = "| a | b |\n|---|---|\n| 1 | 2 |\n"
+    assert not broken_tables(f"Text\n\n{table}\nText\n\n```text\n| a |\n```\n")
+    assert broken_tables(f"{table}\nText\nmore\n| 3 | 4 |\n") == ["| 3 | 4 |"]
+    assert broken_tables(f"{table}\n| 3 | 4 |\n") == ["| 3 | 4 |"]
+    assert broken_tables(f"Text\n{table}") == ["| a | b |"]
+
+
 def test_most_commands_are_shown(generate: ModuleType) -> None:
     shown = {
         " ".join(args) for page in PAGES for line in code(page.read_text(encoding="utf-8")) for args in calls(line)

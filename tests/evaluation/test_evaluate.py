@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import log2
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,13 @@ from toolkit.cli import main
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.evaluation.calibrate import add_calibration, fit_calibration, write_calibration
-from toolkit.evaluation.evaluate import evaluate
+from toolkit.evaluation.evaluate import evaluate, judge, read
 from toolkit.evaluation.metrics import Bools, Floats
 from toolkit.evaluation.protocols import load_rows
+from toolkit.evaluation.report import _figures as headline
 from toolkit.inference.calibration import Calibration, LensCalibration, parse_calibration
 from toolkit.inference.posterior import apply_temperature
+from toolkit.settings import Settings
 
 from .conftest import LABELS, ROWS, StandIn, spread
 
@@ -76,6 +80,44 @@ def test_shared10_conditions_and_takes_the_top_label(corpora: Path) -> None:
         evaluate(StandIn(), load_rows("shared10", "test", source=corpora, limit=3), mode="fast").loss * 3
         - np.log(0.3 / sum(share))
     )
+
+
+def test_false_neutrals_are_counted_among_the_rows_that_are_not_neutral(corpora: Path) -> None:
+    model = StandIn()
+    model.known["It stinks"] = spread({"neutral": 0.9})
+    model.known["Well done, me"] = spread({"neutral": 0.5, "pride": 0.4})
+    model.known["The bus is late"] = spread({"joy": 0.9})  # neutral, so not among those that count
+    for protocol, rate in (("goemotions", 2 / 8), ("ekman", 2 / 8), ("sentiment", 2 / 8), ("shared10", 2 / 5)):
+        found = evaluate(model, load_rows(protocol, "test", source=corpora), mode="fast")
+        assert found.false_neutral_rate == pytest.approx(rate)
+        low, high = found.intervals["false_neutral_rate"]
+        assert low < rate < high
+
+
+class Even:
+    """Reads every text alike, through either lens."""
+
+    name, calibration = "even", Calibration()
+
+    def posteriors(self, texts: Sequence[str], *, lens: Lens) -> tuple[Floats, Floats]:
+        k = len(load_taxonomy(lens.native).labels)
+        return np.full((len(texts), k), 1 / k), np.ones(len(texts))
+
+
+@pytest.mark.parametrize(
+    ("lens", "taxonomy", "gold"),
+    [(Lens.AUTHOR, "goemotions", "neutral"), (Lens.READER, "empathetic", "sad"), (Lens.READER, "shared10", "joy")],
+)
+def test_where_no_text_can_be_taken_for_neutral_wrongly_there_is_no_rate(
+    tmp_path: Path, lens: Lens, taxonomy: str, gold: str
+) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(f"text,emotion\nThe shop opens at nine.,{gold}\n", encoding="utf-8")
+    rows = load_rows(str(path), lens=lens, taxonomy=taxonomy)
+    found = judge(Even(), rows, read(Even(), rows), mode="fast")
+    assert found.evaluation.false_neutral_rate is None
+    assert "false_neutral_rate" not in found.evaluation.intervals
+    assert "wrongly neutral" not in {name for name, _, _ in headline(found)}
 
 
 def test_dev_is_judged_by_what_was_fitted_on_the_other_folds(corpora: Path) -> None:
@@ -197,6 +239,7 @@ def test_a_table_without_json(command: Callable[..., int], capsys: pytest.Captur
     told = capsys.readouterr()
     assert "shared10, test split: 5 texts, stand-in, fast" in told.out
     assert "accuracy" in told.out
+    assert re.search(r"^wrongly neutral +0\.000  0\.000 to 0\.000", told.out, re.MULTILINE)
     assert "\x1b" not in told.out
     assert "reading" in told.err
     assert all(len(line) <= 80 for line in told.out.splitlines())
@@ -218,12 +261,34 @@ def test_the_command_writes_a_calibration(command: Callable[..., int], tmp_path:
 
 
 def test_a_model_of_both_lenses_gets_its_noise_line_against_the_default_model(
-    command: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Callable[..., int], corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(StandIn, "lenses", tuple(Lens))
+    """Each as it will ship: that of both lenses with the temperature fitted now, not the one that it came with."""
+    both, alone = (
+        StandIn(Calibration({"author": LensCalibration(temperature=temperature)})) for temperature in (3.0, 2.0)
+    )
+    both.lenses = tuple(Lens)
+    texts = [f"text {number}" for number in range(300)]
+    gold = [LABELS.index(label) for label in ("joy", "joy", "sadness")] * 100
+    lines = (f"{text}\t{label}\t{text}\n" for text, label in zip(texts, gold, strict=True))
+    (corpora / "goemotions" / "dev.tsv").write_text("".join(lines), encoding="utf-8")
+    both.known = dict.fromkeys(texts, spread({"joy": 0.8, "sadness": 0.2}))  # two joys in three: temperature 2
+    alone.known = dict.fromkeys(texts, spread({"joy": 0.1, "sadness": 0.9}))
+    alone.known |= dict.fromkeys(texts[:15], spread({"anger": 1.0}))
+
+    @contextmanager
+    def opened(settings: Settings) -> Iterator[StandIn]:
+        yield alone if settings.model is None else both
+
+    monkeypatch.setattr("toolkit.evaluation.commands.open_model", opened)
     path = tmp_path / "calibration.json"
-    assert command("goemotions", "--mode", "fast", "--fit-calibration", str(path)) == 0
-    assert parse_calibration(path.read_text(encoding="utf-8")).noise_line == 0.0  # both models are the same stand-in
+    assert command("goemotions", "--mode", "fast", "--model", "both", "--fit-calibration", str(path)) == 0
+    # joy and sadness are 2 : 1 in the one and 1 : 3 in the other, so in their middle 11 : 13
+    parted = (2 * log2(16 / 11) + log2(8 / 13)) / 3 / 2 + (log2(6 / 11) + 3 * log2(18 / 13)) / 4 / 2
+    # 285 texts part by that and 15 by all: the 95th percentile lies .05 of the way from the one to the other
+    found = parse_calibration(path.read_text(encoding="utf-8"))
+    assert found.of(Lens.AUTHOR).temperature == pytest.approx(2, abs=0.005)
+    assert found.noise_line == pytest.approx(parted + 0.05 * (1 - parted), abs=1e-3)
 
 
 @pytest.mark.parametrize(

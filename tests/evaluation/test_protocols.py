@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from toolkit.assets import asset
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.errors import DataError, UsageError
@@ -114,6 +115,41 @@ def test_a_file_of_one_s_own(tmp_path: Path, name: str, content: bytes) -> None:
     assert rows.gold.sum() == 2
 
 
+BOTH = {
+    "a.csv": b"text,emotion,reader_emotion\nx,joy,proud\ny,anger,annoyed\n",
+    "a.jsonl": b'{"text": "x", "emotion": "joy", "reader_emotion": "proud"}\n'
+    b'{"text": "y", "emotion": "anger", "reader_emotion": "annoyed"}',
+}
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_file_with_labels_of_both_lenses(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(BOTH[name])
+
+    def gold(lens: Lens, taxonomy: str | None = None) -> list[str]:
+        rows = load_rows(str(path), lens=lens, taxonomy=taxonomy)
+        return [load_taxonomy(rows.taxonomy).labels[row.argmax()] for row in rows.gold]
+
+    assert gold(Lens.AUTHOR) == ["joy", "anger"]
+    assert gold(Lens.READER) == gold(Lens.READER, "empathetic") == ["proud", "annoyed"]
+    with pytest.raises(DataError, match="'proud', which shared10 lacks"):  # the taxonomy that is named rules
+        gold(Lens.READER, "shared10")
+    path.write_bytes(BOTH[name].replace(b"reader_emotion", b"emotion_2").replace(b"joy", b"sad"))
+    with pytest.raises(DataError, match="'anger', which empathetic lacks"):  # without it the emotion counts, as ever
+        gold(Lens.READER)
+    path.write_bytes(BOTH[name].replace(b'"emotion": "joy", ', b"").replace(b",emotion,", b",e,"))
+    assert gold(Lens.READER) == ["proud", "annoyed"]
+
+
+def test_the_samples_can_be_judged_through_either_lens() -> None:
+    for name in ("golden", "situations_dev"):
+        path = str(asset("data", "samples", f"{name}.jsonl"))
+        author, reader = (load_rows(path, lens=lens) for lens in Lens)
+        assert author.texts == reader.texts
+        assert (author.gold.shape[1], reader.gold.shape[1]) == (28, 32)
+
+
 def test_a_file_in_another_taxonomy(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,emotion\nx,positive\ny,negative\n", encoding="utf-8")
@@ -135,7 +171,7 @@ def test_a_file_in_another_taxonomy(tmp_path: Path) -> None:
         ("a.jsonl", b'[{"text": "x", "emotion": "joy"}]', "no JSON object"),
         ("a.jsonl", b'{"text": "x", "emotion": "joy"}\n{"text": "y", "em', "line 2, is no JSON"),
         ("a.jsonl", b'{"text": 5, "emotion": "joy"}', "no string"),
-        ("a.jsonl", b'{"text": "x"}', "no string"),
+        ("a.jsonl", b'{"text": "x"}', "no string in text and emotion"),
     ],
 )
 def test_a_broken_file_names_the_place(tmp_path: Path, name: str, content: bytes, named: str) -> None:

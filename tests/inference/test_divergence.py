@@ -22,6 +22,8 @@ from toolkit.inference.divergence import (
     summarize,
 )
 
+APART = "author lens: joy, reader lens: sadness"
+
 
 def reading(lens: Lens, scores: dict[str, float], taxonomy: str | None = None, outside: float = 0.0) -> Analysis:
     taxonomy = taxonomy or lens.native
@@ -78,7 +80,9 @@ def test_lenses_that_part() -> None:
     assert (told["score"], told["author_emotion"], told["reader_emotion"]) == (1.0, "joy", "sadness")
     assert told["outside"] == {"author": 0.0, "reader": pytest.approx(0.1)}
     assert told["noise_line"] == 0.2
-    assert "more than two models of one lens" in told["summary"]
+    assert told["summary"] == (
+        f"The lenses part by 1.00 of 1 ({APART}), farther than two models of one lens did on 19 of 20 comments."
+    )
     assert list(found.to_dict()) == ["text", "author", "reader", "divergence"]
 
 
@@ -90,13 +94,32 @@ def test_no_score_where_too_much_lies_outside() -> None:
 
 
 @pytest.mark.parametrize(
-    ("score", "line", "part"),
-    [(None, 0.1, "cannot be compared"), (0.3, None, "not measured"), (0.1, 0.1, "do not part"), (0.3, 0.1, "part by")],
-)
-def test_the_sentence_claims_no_more_than_was_measured(score: float | None, line: float | None, part: str) -> None:
-    told = summarize(score, "joy", "sadness", line)
-    assert part in told
-    assert "author means" not in told
+    ("score", "reader", "line", "sentence"),
+    [
+        (
+            None, "sadness", 0.1,
+            "Too little of what a lens sees has a place among the shared labels, so the two cannot be compared.",
+        ),
+        (
+            0.3, "sadness", None,
+            f"The lenses differ by 0.30 of 1 ({APART}); how much of that is noise was not measured.",
+        ),
+        (
+            0.1, "sadness", 0.1,
+            f"The lenses part by 0.10 of 1 ({APART}); "
+            "two models of one lens parted as far on at least one comment in 20.",
+        ),
+        (
+            0.11, "joy", 0.1,
+            "The lenses part by 0.11 of 1 (both lean to joy), "
+            "farther than two models of one lens did on 19 of 20 comments.",
+        ),
+    ],
+)  # fmt: skip
+def test_the_sentence_claims_no_more_than_was_measured(
+    score: float | None, reader: str, line: float | None, sentence: str
+) -> None:
+    assert summarize(score, "joy", reader, line) == sentence
 
 
 class BothLenses:

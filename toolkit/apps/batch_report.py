@@ -28,6 +28,9 @@ from toolkit.evaluation.document import (
 from toolkit.inference.divergence import LEFT_OUT, SHARED
 
 DRAWN_LABELS = 6
+FEWEST_TEXTS = 5
+"""From how many texts on a label's mean divergence is ranked."""
+SHOWN_PAIRS = 5
 _CORPORA = (
     "The author's lens was learned from what raters read into comments, the reader's from the feelings that speakers "
     "set out to convey. A difference between the lenses contains the difference between these corpora, and says "
@@ -170,10 +173,17 @@ def _parting(parting: Parting) -> Iterator[Block]:
         for label, counts in _ranked(parting)
     ]
     yield document.Table(("author lens leans to", "texts", "mean divergence", "above the noise line"), rows)
+    if len({counts.texts < FEWEST_TEXTS for counts in parting.by_label.values()}) == 2:
+        yield Words(f"Labels with fewer than {FEWEST_TEXTS} texts stand last: their mean says little.")
     drawn = plots.histogram(parting.steps, "Divergence of the two lenses", "Jensen-Shannon divergence, 0 to 1")
     yield Figure("divergence.png", drawn, "How many texts have which divergence")
-    found = [(r["text"], r["author"], r["reader"], r["score"], str(r["row"])) for r in parting.examples.rows()]
-    yield document.Table(("they part most on", "author lens", "reader lens", "divergence", "row"), found, foreign=True)
+    found = [
+        (r["text"], r["author"], r["reader"], parting.together[r["author"], r["reader"]], r["score"], str(r["row"]))
+        for r in _examples(parting)
+    ]
+    if found:
+        heads = ("where they part most often", "author lens", "reader lens", "texts", "divergence", "row")
+        yield document.Table(heads, found, foreign=True)
 
 
 def _sentences(parting: Parting) -> Iterator[str]:
@@ -194,14 +204,20 @@ def _sentences(parting: Parting) -> Iterator[str]:
         else:
             yield (
                 f"{_percent(parting.all.above, texts)} of these texts lie above the noise line of "
-                f"{parting.noise_line:.2f}, which two models of one lens passed on one text in twenty."
+                f"{parting.noise_line:.2f}, which two models of one lens passed on one comment in twenty."
             )
     yield _CORPORA
 
 
 def _ranked(parting: Parting) -> list[tuple[str, Parted]]:
-    """The shared labels of the author's lens, the one on which the lenses part most first."""
-    return sorted(parting.by_label.items(), key=lambda pair: -pair[1].mean)
+    """The shared labels of the author's lens, the one on which the lenses part most first, those of few texts last."""
+    return sorted(parting.by_label.items(), key=lambda pair: (pair[1].texts < FEWEST_TEXTS, -pair[1].mean))
+
+
+def _examples(parting: Parting) -> list[dict[str, Any]]:
+    """Some texts for each of the pairs of different labels that the lenses lean to most often."""
+    pairs = [pair for pair, _ in parting.together.most_common() if pair in parting.examples]
+    return [row for pair in pairs[:SHOWN_PAIRS] for row in parting.examples[pair].rows()]
 
 
 def _percent(part: int, whole: int) -> str:
@@ -255,7 +271,7 @@ def _parting_json(parting: Parting) -> dict[str, Any]:
             {"author": author, "reader": reader, "texts": count}
             for (author, reader), count in parting.together.most_common()
         ],
-        "examples": _textless(parting.examples.rows()),
+        "examples": _textless(_examples(parting)),
     }
 
 

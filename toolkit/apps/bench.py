@@ -78,11 +78,12 @@ def bench(
 
 def _files(types: str | None, settings: Settings) -> list[Path]:
     """The model of the settings, in each file type where some are asked for; built first where they are missing."""
-    from toolkit.inference.store import ensure
+    from toolkit.inference.store import ensure, licence_remark
 
     shipped = _shipped_name(types, settings)
     names: list[str | None] = [f"{shipped}-{kind}" for kind in _kinds(types)]
-    with Progress("Building the model; this happens once and takes about a minute.") as progress:
+    told, remark = "Building the model; this happens once and takes about a minute.", licence_remark(settings.model)
+    with Progress(told, remark) as progress:
         return [ensure(name, progress) for name in names or [settings.model]]
 
 
@@ -162,7 +163,7 @@ def _tune_file_type(types: str | None, settings: Settings) -> list[Tried]:
     from toolkit.assets import asset
     from toolkit.benchmark.file_types import CANDIDATES, choose, try_file_types
     from toolkit.benchmark.measure import bench_texts
-    from toolkit.inference.store import ensure, load_shipped, models_folder
+    from toolkit.inference.store import ensure, licence_remark, load_shipped, models_folder
     from toolkit.inference.tuning import keep_file_type
 
     name = _shipped_name(types, settings)
@@ -170,7 +171,7 @@ def _tune_file_type(types: str | None, settings: Settings) -> list[Tried]:
         return []
     kinds = _kinds(types) or [kind.lower() for kind in CANDIDATES]
     there = set(models_folder().glob("*.gguf"))
-    with Progress("Building the model in several file types.") as progress:
+    with Progress("Building the model in several file types.", licence_remark(name)) as progress:
         reference = ensure(f"{name}-bf16", progress)
         paths = {kind.upper(): ensure(f"{name}-{kind}", progress) for kind in kinds}
     rows, judged_by = labelled_rows(limit=_JUDGED)

@@ -47,7 +47,8 @@ def bundle(out: Path, model: str | None, wheels: Path | None, extras: tuple[str,
     """
     from convert.bundle import manifest_of_this_machine, write_bundle
     from convert.files import explained
-    from toolkit.apps.export import licences, read_source
+    from toolkit.apps.export import read_source
+    from toolkit.apps.licences import licences, remark
     from toolkit.inference.store import ensure, load_shipped
 
     with Progress("Building the model; this happens once and takes about a minute.") as progress:
@@ -58,9 +59,12 @@ def bundle(out: Path, model: str | None, wheels: Path | None, extras: tuple[str,
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as work:
             found = collect_wheels(Path(work), wheels, extras, _say)
-            texts = {"README.txt": readme(manifest), "MODEL_CARD.md": source.card, **licences()}
+            texts = {"README.txt": readme(manifest), "MODEL_CARD.md": source.card}
+            texts |= licences(source.name, source.told)
             write_bundle(path, manifest, found, source.header.path, texts)
     click.echo(f"{path}  {path.stat().st_size / 1e6:,.0f} MB, {len(found)} wheels")
+    if said := remark(source.told):
+        click.echo(said, err=True)
 
 
 def collect_wheels(work: Path, given: Path | None, extras: tuple[str, ...], say: Callable[[str], None]) -> list[Path]:

@@ -20,7 +20,7 @@ OURS = {
 
 
 TELLING = ("merge", "build")
-"""Of the others, those whose model then says what its adapter does: prompt, lenses, calibration."""
+"""Of the others, those whose model then says what its adapter does: prompt, lenses, calibration, licence."""
 
 
 class Verbs(click.Group):
@@ -55,9 +55,13 @@ def _telling(command: click.Command) -> click.Command:
 
     def call(adapter: Path, **given: Any) -> None:
         from toolkit.apps.export import adapter_metadata
+        from toolkit.apps.licences import remark
 
         assert command.callback is not None
-        command.callback(adapter=adapter, metadata=adapter_metadata(adapter, ()), **given)
+        metadata = adapter_metadata(adapter)
+        command.callback(adapter=adapter, metadata=metadata, **given)
+        if said := remark(metadata):
+            click.echo(said, err=True)
 
     return click.Command(command.name, params=list(command.params), callback=call, help=command.help)
 

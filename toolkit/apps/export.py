@@ -87,6 +87,8 @@ def export(
     emotion-lrm convert export --out served --prove
     emotion-lrm convert export --out served --prove http://127.0.0.1:8080
     """
+    from toolkit.apps.licences import remark
+
     if adapter is None and (base or file_type):
         raise click.UsageError("--base and --file-type go with --adapter.")
     if adapter is not None and model:
@@ -98,6 +100,8 @@ def export(
         ):
             for path in write(out, source, progress):
                 click.echo(path)
+            if said := remark(source.told):
+                click.echo(said, err=True)
     if prove is not None and not prove_export(out, None if prove == _HERE else prove, threads):
         click.get_current_context().exit(1)
 
@@ -136,19 +140,33 @@ def chosen_source(
             yield read_source(built, wanted, adapter / "README.md")
 
 
-def adapter_metadata(adapter: Path, lenses: tuple[Lens, ...]) -> dict[str, Any]:
-    """What a model says of itself that is built from somebody's own adapter folder."""
+def adapter_metadata(adapter: Path, lenses: tuple[Lens, ...] = ()) -> dict[str, Any]:
+    """What a model says of itself that is built from somebody's own adapter folder.
+
+    Args:
+        lenses: those of an adapter that does not say which it has learned; the author's by default.
+
+    Raises:
+        ModelError: where the folder is damaged.
+    """
     from toolkit.contract.prompt import load_prompt
+    from toolkit.inference.store import read_origin
     from toolkit.training.learned import read_learned
 
-    calibration = adapter / "calibration.json"
-    return {
+    origin, calibration = read_origin(adapter), adapter / "calibration.json"
+    known = origin.lenses or lenses or (Lens.AUTHOR,)
+    told = {
         "name": adapter.resolve().name,
-        "lenses": [str(lens) for lens in lenses or (Lens.AUTHOR,)],
+        "base": origin.base,
+        "datasets": list(origin.datasets),
+        "licence": origin.licence,
+        "lenses": [str(lens) for lens in known],
+        "taxonomies": [lens.native for lens in known],
         "prompt_hash": load_prompt().digest,
         "calibration": calibration.read_text(encoding="utf-8") if calibration.is_file() else "{}",
         "learned": json.dumps(read_learned(adapter).to_dict()),
     }
+    return {key: value for key, value in told.items() if value}
 
 
 def read_source(path: Path, lenses: tuple[Lens, ...] = (), card: Path | None = None) -> Source:
@@ -186,6 +204,7 @@ def write(out: Path, source: Source, progress: Steps | None = None) -> tuple[Pat
     """
     from convert.export import control_tokens, jinja_template, write_export
     from toolkit.apps.export_texts import export_texts
+    from toolkit.apps.licences import licences
     from toolkit.contract.prompt import frame_for
     from toolkit.inference.native import NativeModel
 
@@ -196,20 +215,8 @@ def write(out: Path, source: Source, progress: Steps | None = None) -> tuple[Pat
         native.close()
     heads = {str(lens): frame.head_text for lens, frame in frames.items()}
     template = jinja_template(heads, frames[source.lenses[0]].tail_text, control_tokens(source.header))
-    texts = export_texts(source.name, frames, source.told, source.card) | licences()
+    texts = export_texts(source.name, frames, source.told, source.card) | licences(source.name, source.told)
     return write_export(out, source.header.path, source.name, template, texts, progress)
-
-
-def licences() -> dict[str, str]:
-    """The project's licence and notices by file name: from the checkout, else from the installed package."""
-    from importlib import metadata
-
-    root = Path(__file__).resolve().parents[2]
-    if (root / "pyproject.toml").is_file():
-        return {name: (root / name).read_text(encoding="utf-8") for name in ("LICENSE", "THIRD_PARTY_NOTICES.md")}
-    files = metadata.distribution("emotion-lrm").files or []
-    named = {path.name: path for path in files if "licenses" in path.parts}
-    return {name: Path(str(path.locate())).read_text(encoding="utf-8") for name, path in named.items()}
 
 
 def prove_export(out: Path, url: str | None, threads: int | None) -> bool:

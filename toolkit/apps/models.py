@@ -75,6 +75,7 @@ def describe(name: str) -> dict[str, Any]:
     Raises:
         ModelError: where no sound model of that name is built.
     """
+    from toolkit.inference.calibration import parse_calibration
     from toolkit.inference.store import installed, locate
 
     wanted = locate(name).resolve()
@@ -82,7 +83,8 @@ def describe(name: str) -> dict[str, Any]:
         if model.path.resolve() == wanted:
             long = ("name", "calibration", "learned")
             metadata = {key: value for key, value in model.metadata.items() if key not in long}
-            fitted = json.loads(model.metadata.get("calibration") or "{}").get("fitted_on", "")
+            calibrated = parse_calibration(model.metadata.get("calibration") or "{}").lenses.values()
+            fitted = ", ".join(one.fitted_on for one in calibrated if one.fitted_on)
             return {
                 "name": model.name, "path": str(model.path), "bytes": model.bytes, **metadata, "calibrated_on": fitted
             }  # fmt: skip

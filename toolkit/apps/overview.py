@@ -14,6 +14,7 @@ from toolkit.apps.tally import Tally, readings
 
 STEPS = 20
 KEPT = 10
+KEPT_OF_A_PAIR = 2
 _LONGEST = 400
 
 
@@ -22,24 +23,25 @@ class Extremes:
 
     Args:
         sign: -1 for those of the lowest.
+        kept: how many; ``KEPT`` by default.
     """
 
-    def __init__(self, sign: int = 1) -> None:
-        self._sign = sign
+    def __init__(self, sign: int = 1, kept: int | None = None) -> None:
+        self._sign, self._kept = sign, kept or KEPT
         self._heap: list[tuple[float, int, dict[str, Any]]] = []
         self._texts: set[str] = set()
 
     def add(self, value: float, row: int, text: str, **told: Any) -> None:
         """Offer a row with what is to be told of it."""
         rank = self._sign * value
-        if len(self._heap) == KEPT and rank <= self._heap[0][0]:
+        if len(self._heap) == self._kept and rank <= self._heap[0][0]:
             return
         text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
         if text in self._texts:
             return
         self._texts.add(text)
         heapq.heappush(self._heap, (rank, -row, {"row": row, "text": text, **told}))
-        if len(self._heap) > KEPT:
+        if len(self._heap) > self._kept:
             self._texts.discard(heapq.heappop(self._heap)[2]["text"])
 
     def rows(self) -> list[dict[str, Any]]:
@@ -102,7 +104,7 @@ class Parting:
     Attributes:
         together: how often the lenses leaned to which shared labels, the author's first.
         by_label: by the shared label that the author's lens leans to.
-        examples: the texts on which they part most.
+        examples: of each pair of different labels the texts on which they part most.
         incomparable: texts of which a lens sees too much outside the shared labels.
     """
 
@@ -112,7 +114,7 @@ class Parting:
     by_label: defaultdict[str, Parted] = field(default_factory=lambda: defaultdict(Parted))
     together: Counter[tuple[str, str]] = field(default_factory=Counter)
     steps: list[int] = field(default_factory=lambda: [0] * STEPS)
-    examples: Extremes = field(default_factory=Extremes)
+    examples: dict[tuple[str, str], Extremes] = field(default_factory=dict)
 
     def add(self, divergence: Mapping[str, Any], row: int, text: str) -> None:
         """Count one text."""
@@ -125,7 +127,9 @@ class Parting:
             counts.add(score, self.noise_line)
         self.together[author, reader] += 1
         self.steps[min(int(score * STEPS), STEPS - 1)] += 1
-        self.examples.add(score, row, text, author=author, reader=reader, score=score)
+        if author != reader:
+            of_pair = self.examples.setdefault((author, reader), Extremes(kept=KEPT_OF_A_PAIR))
+            of_pair.add(score, row, text, author=author, reader=reader, score=score)
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from toolkit.settings import Progress
 
 if TYPE_CHECKING:
     from convert.gguf_file import Progress as Tell
-    from toolkit.apps.quality import Loss, Quality
+    from toolkit.apps.quality import Bounds, Loss, Quality
     from toolkit.apps.throughput import Throughput
     from toolkit.evaluation.protocols import Rows
 
@@ -41,11 +41,7 @@ class Measured:
     speed: Throughput
     fallbacks: dict[str, str]
 
-    def within(self, max_loss: float) -> bool:
-        """Whether it lost no more of the top-1 accuracy than it may."""
-        return self.loss.top1 <= max_loss
-
-    def to_dict(self, max_loss: float) -> dict[str, Any]:
+    def to_dict(self, bounds: Bounds) -> dict[str, Any]:
         """One element of ``types`` of ``quantize --all --json``."""
         return {
             "file_type": self.file_type,
@@ -58,7 +54,7 @@ class Measured:
             "prompt_tokens_per_second": self.speed.prompt,
             "decode_tokens_per_second": self.speed.decode,
             "texts_per_second": self.speed.texts,
-            "refused": not self.within(max_loss),
+            "refused": not self.loss.within(bounds),
         }
 
 
@@ -72,6 +68,11 @@ class Measured:
     "--max-loss",
     type=click.FloatRange(0, 1),
     help="Top-1 accuracy that a file type may lose before it is refused.  [default: 0.005]",
+)
+@click.option(
+    "--max-f1-loss",
+    type=click.FloatRange(0, 1),
+    help="Macro-F1 that it may lose; more by chance alone does not count.  [default: 0.003]",
 )
 @click.option("--source", "corpora", type=click.Path(path_type=Path), metavar="DIR", help="Folder with the corpora.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Judge by the first N texts only.")
@@ -88,6 +89,7 @@ def quantize(
     every: bool,
     auto: bool,
     max_loss: float | None,
+    max_f1_loss: float | None,
     corpora: Path | None,
     limit: int | None,
     rounds: int,
@@ -112,9 +114,12 @@ def quantize(
             raise UsageError("There is no name for the new file.", "Give --out FILE.")
         _write(_source(source), out, file_type, threads, as_json)
         return
-    from toolkit.apps.quality import MAX_LOSS, labelled_rows
+    from toolkit.apps.quality import Bounds, labelled_rows
 
-    bound = MAX_LOSS if max_loss is None else max_loss
+    usual = Bounds()
+    bounds = Bounds(
+        usual.top1 if max_loss is None else max_loss, usual.macro_f1 if max_f1_loss is None else max_f1_loss
+    )
     if plot is not None:
         from toolkit.corpora.figures import require_matplotlib
 
@@ -123,13 +128,14 @@ def quantize(
     path = _source(source)
     with _folder(out if every else None) as folder, Progress() as progress:
         found = measure_all(path, folder, rows, threads=threads, rounds=rounds, progress=progress)
-    told = {"source": path.name, "judged_by": judged_by, "texts": len(rows.texts), "max_loss": bound}
-    chosen = fastest(found, bound) if auto else None
-    _show(found, told, chosen, as_json)
+    told = {"source": path.name, "judged_by": judged_by, "texts": len(rows.texts)}
+    told |= {"max_loss": bounds.top1, "max_f1_loss": bounds.macro_f1}
+    chosen = fastest(found, bounds) if auto else None
+    _show(found, told, bounds, chosen, as_json)
     if plot is not None:
         from toolkit.apps.quantize_plot import draw
 
-        draw(found, bound, judged_by, plot)
+        draw(found, bounds, judged_by, plot)
     if chosen is not None and out is not None:
         _write(path, out, chosen.file_type, threads, as_json=False, quietly=as_json)
 
@@ -188,16 +194,17 @@ def measure_all(
     ]
 
 
-def fastest(found: Sequence[Measured], max_loss: float) -> Measured:
+def fastest(found: Sequence[Measured], bounds: Bounds) -> Measured:
     """The file type that reads and explains most texts a second among those that lose no more than they may.
 
     Raises:
-        EmotionLRMError: where none of them is within the bound.
+        EmotionLRMError: where none of them is within the bounds.
     """
-    allowed = [one for one in found if one.within(max_loss)]
+    allowed = [one for one in found if one.loss.within(bounds)]
     if not allowed:
         raise EmotionLRMError(
-            f"Every file type loses more than {max_loss} of the top-1 accuracy.", "Raise --max-loss, or keep SOURCE."
+            f"Every file type loses more than {bounds.top1} of the top-1 accuracy or {bounds.macro_f1} of macro-F1.",
+            "Raise --max-loss or --max-f1-loss, or keep SOURCE.",
         )
     return max(allowed, key=lambda one: one.speed.texts)
 
@@ -255,18 +262,19 @@ def _named(progress: Tell | None, file_type: str) -> Tell | None:
     return progress and (lambda done, total, step: progress(done, total, f"{step} with {file_type}"))
 
 
-def _show(found: Sequence[Measured], told: dict[str, Any], chosen: Measured | None, as_json: bool) -> None:
-    bound = told["max_loss"]
+def _show(
+    found: Sequence[Measured], told: dict[str, Any], bounds: Bounds, chosen: Measured | None, as_json: bool
+) -> None:
     if as_json:
         picked = {"chosen": chosen.file_type} if chosen else {}
-        click.echo(json.dumps(told | picked | {"types": [one.to_dict(bound) for one in found]}))
+        click.echo(json.dumps(told | picked | {"types": [one.to_dict(bounds) for one in found]}))
         return
-    print_table(found, told, sys.stdout)
+    print_table(found, told, bounds, sys.stdout)
     if chosen is not None:
-        click.echo(f"Chosen: {chosen.file_type}, the fastest of those that lose at most {bound}.")
+        click.echo(f"Chosen: {chosen.file_type}, the fastest of those that are not refused.")
 
 
-def print_table(found: Sequence[Measured], told: dict[str, Any], file: IO[str]) -> None:
+def print_table(found: Sequence[Measured], told: dict[str, Any], bounds: Bounds, file: IO[str]) -> None:
     """The file types from the fastest to the slowest, 80 columns wide; what lost too much is marked."""
     from rich.console import Console
     from rich.table import Table
@@ -275,20 +283,22 @@ def print_table(found: Sequence[Measured], told: dict[str, Any], file: IO[str]) 
 
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("type", no_wrap=True)
-    for heading in ("MB", "bits", "lost", "±", "macro-F1", "KL", "prompt", "decode", "texts"):
+    for heading in ("MB", "lost", "±", "F1 lost", "±", "KL", "prompt", "decode", "texts"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for one in sorted(found, key=lambda one: -one.speed.texts):
         table.add_row(
-            one.file_type, f"{one.n_bytes / 1e6:.0f}", f"{one.bits_per_weight:.2f}", f"{one.loss.top1:+.3f}",
-            f"{one.loss.noise:.3f}", f"{one.macro_f1:.3f}", f"{one.loss.kl:.4f}", f"{one.speed.prompt:.0f}",
-            f"{one.speed.decode:.0f}", f"{one.speed.texts:.1f}", "" if one.within(told["max_loss"]) else "refused",
+            one.file_type, f"{one.n_bytes / 1e6:.0f}", f"{one.loss.top1:+.3f}", f"{one.loss.noise:.3f}",
+            f"{one.loss.macro_f1:+.3f}", f"{one.loss.macro_f1_noise:.3f}", f"{one.loss.kl:.4f}",
+            f"{one.speed.prompt:.0f}", f"{one.speed.decode:.0f}", f"{one.speed.texts:.1f}",
+            "" if one.loss.within(bounds) else "refused",
         )  # fmt: skip
     console = Console(file=file, highlight=False, markup=False)
     console.print(f"{told['source']}, judged by {told['judged_by']}\n", soft_wrap=True)
     console.print(table)
     console.print(
-        f"\nlost: top-1 accuracy that the source has more, ± standard error; above {told['max_loss']} it is refused.\n"
+        f"\nlost: top-1 accuracy that the source has more, ± standard error; above {bounds.top1} it is refused.\n"
+        f"F1 lost: the same of macro-F1; above {bounds.macro_f1} it is refused, if chance does not explain it.\n"
         "KL: mean divergence of the label posterior from the source's, in nats.\n"
         "prompt, decode: tokens a second, here and now; texts: a second, each of "
         f"{PROMPT_TOKENS} tokens read and {WRITTEN_TOKENS} written.",

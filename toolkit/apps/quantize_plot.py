@@ -11,6 +11,7 @@ from toolkit.apps.throughput import PROMPT_TOKENS, WRITTEN_TOKENS
 from toolkit.corpora.figures import BLUE, GREY, ORANGE
 
 if TYPE_CHECKING:
+    from toolkit.apps.quality import Bounds
     from toolkit.apps.quantize import Measured
 
 _WIDTH, _HEIGHT = 0.14, 0.045  # of the axes: the room that a name takes
@@ -18,20 +19,20 @@ _NEAR = 5.0  # points of accuracy around 0 that are drawn to scale; farther ones
 _TICKS = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10)
 
 
-def draw(found: Sequence[Measured], max_loss: float, judged_by: str, path: Path) -> None:
+def draw(found: Sequence[Measured], bounds: Bounds, judged_by: str, path: Path) -> None:
     """Write a PNG: speed to the right, top-1 accuracy against the source's upwards; what is refused is orange."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.5, 5), layout="constrained")
     axes = figure.add_subplot()
     for one in found:
-        colour = BLUE if one.within(max_loss) else ORANGE
+        colour = BLUE if one.loss.within(bounds) else ORANGE
         axes.errorbar(
             one.speed.texts, -100 * one.loss.top1, 100 * one.loss.noise, fmt="none", ecolor=GREY, elinewidth=1, zorder=1
         )
         axes.scatter(one.speed.texts, -100 * one.loss.top1, s=one.n_bytes / 2e6, color=colour, alpha=0.8, zorder=2)
-    bound = f"refused below −{100 * max_loss:g}"
-    axes.axhline(-100 * max_loss, color=ORANGE, linewidth=1, linestyle="--", zorder=0, label=bound)
+    bound = f"refused below −{100 * bounds.top1:g}, or in this colour for its macro-F1"
+    axes.axhline(-100 * bounds.top1, color=ORANGE, linewidth=1, linestyle="--", zorder=0, label=bound)
     axes.margins(x=0.12, y=0.12)
     axes.set_yscale("symlog", linthresh=_NEAR)  # one type that loses all must not press the others onto one line
     low, high = axes.get_ylim()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.errors import EmotionLRMError, UsageError
-from toolkit.settings import PREFIX, Progress, Settings, is_quiet, model_options, wanted_model
+from toolkit.settings import PREFIX, Progress, Settings, building_notice, is_quiet, model_options, wanted_model
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -144,7 +144,7 @@ def _no_address(host: str, port: int, error: OSError) -> EmotionLRMError:
 def _open(settings: Settings, workers: int, capacity: int) -> Iterator[WorkerModel]:
     from toolkit.inference.worker import WorkerModel
 
-    with Progress("Building the model; this happens once and takes about a minute.") as progress:
+    with Progress(*building_notice(settings)) as progress:
         model = WorkerModel.load(
             wanted_model(settings), threads=settings.threads, gpu_layers=settings.gpu_layers, adapter=settings.adapter,
             progress=progress, workers=workers, capacity=capacity,

@@ -55,12 +55,12 @@ verify = click.Command(
 def task_metric(
     file: Path, reference: Path | None, source: Path | None = None, limit: int | None = None, threads: int | None = None
 ) -> Answer:
-    """Whether a file names the right emotion of labelled texts as often as its reference, to within ``MAX_LOSS``.
+    """Whether a file names the right emotion of labelled texts as often as its reference, to within ``Bounds``.
 
     Raises:
         ConvertError: for a file, or labelled texts, that cannot be read.
     """
-    from toolkit.apps.quality import MAX_LOSS, judge_file, labelled_rows, loss_against
+    from toolkit.apps.quality import Bounds, judge_file, labelled_rows, loss_against
 
     if reference is None:
         return None, "no reference given"
@@ -71,7 +71,8 @@ def task_metric(
     except EmotionLRMError as error:
         raise ConvertError(str(error), error.hint) from error
     loss = loss_against(expected, found)
-    return loss.top1 <= MAX_LOSS, (
+    return loss.within(Bounds()), (
         f"top-1 {found.accuracy:.3f}, the reference {expected.accuracy:.3f} ± {loss.noise:.3f}; "
-        f"macro-F1 {found.macro_f1:.3f} and {expected.macro_f1:.3f}; KL {loss.kl:.4f}; on {judged_by}"
+        f"macro-F1 {found.macro_f1:.3f} and {expected.macro_f1:.3f} ± {loss.macro_f1_noise:.3f}; "
+        f"KL {loss.kl:.4f}; on {judged_by}"
     )

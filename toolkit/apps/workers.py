@@ -17,7 +17,7 @@ def open_workers(settings: Settings, workers: int = 1) -> Iterator[WorkerModel]:
     """The model that the settings name, in ``workers`` processes; its first build shows progress on standard error."""
     from toolkit.inference.worker import WorkerModel
 
-    with Progress(building_notice(settings)) as progress:
+    with Progress(*building_notice(settings)) as progress:
         model = WorkerModel.load(
             wanted_model(settings),
             threads=settings.threads,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.apps.quality import MAX_LOSS, Loss, judge_file, loss_against
+from toolkit.apps.quality import Bounds, Loss, judge_file, loss_against
 from toolkit.benchmark.rounds import Report, spread
 from toolkit.benchmark.tune import rates
 from toolkit.errors import EmotionLRMError
@@ -29,8 +29,8 @@ class Tried:
 
     @property
     def refused(self) -> bool:
-        """Whether it has lost more of the top-1 accuracy than it may."""
-        return self.loss.top1 > MAX_LOSS
+        """Whether it has lost more than it may."""
+        return not self.loss.within(Bounds())
 
     def to_dict(self) -> dict[str, Any]:
         """As ``bench --tune --json`` prints it."""
@@ -77,8 +77,10 @@ def choose(found: Sequence[Tried], default: str) -> Tried:
     """
     allowed = [one for one in found if not one.refused]
     if not allowed:
+        bounds = Bounds()
         raise EmotionLRMError(
-            f"Every file type loses more than {MAX_LOSS} of the top-1 accuracy.", "Name others with --types."
+            f"Every file type loses more than {bounds.top1} of the top-1 accuracy or {bounds.macro_f1} of macro-F1.",
+            "Name others with --types.",
         )
     best = max(allowed, key=lambda one: one.texts_per_second)
     usual = next((one for one in allowed if one.file_type == default), best)

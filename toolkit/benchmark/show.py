@@ -53,12 +53,14 @@ def print_growth(found: Sequence[Growth], file: IO[str]) -> None:
 def print_file_types(tried: Sequence[Tried], file: IO[str]) -> None:
     """The file types from the fastest to the slowest; what lost too much is marked."""
     table = Table(box=SIMPLE_HEAD)
-    for heading in ("type", "texts a second", "lost", "±", "KL"):
+    for heading in ("type", "texts/s", "lost", "±", "F1 lost", "±", "KL"):
         table.add_column(heading, justify="left" if heading == "type" else "right")
     table.add_column("")
     for one in sorted(tried, key=lambda one: -one.texts_per_second):
-        lost = (f"{one.loss.top1:+.3f}", f"{one.loss.noise:.3f}", f"{one.loss.kl:.4f}")
-        table.add_row(one.file_type, f"{one.texts_per_second:.1f}", *lost, "refused" if one.refused else "")
+        lost = (one.loss.top1, one.loss.noise, one.loss.macro_f1, one.loss.macro_f1_noise)
+        told = (f"{value:{form}}" for value, form in zip(lost, ("+.3f", ".3f", "+.3f", ".3f"), strict=True))
+        refused = "refused" if one.refused else ""
+        table.add_row(one.file_type, f"{one.texts_per_second:.1f}", *told, f"{one.loss.kl:.4f}", refused)
     Console(file=file, highlight=False, markup=False).print(table)
 
 

@@ -100,12 +100,13 @@ def evaluate(
     """Measure a model by PROTOCOL, or on a file of your own.
 
     PROTOCOL is goemotions, ekman, sentiment, shared10, empathetic, empathetic10, or a CSV, TSV or JSONL file with the
-    columns text and emotion. Fast mode gives the same figures several times faster, without those of the reasoning.
+    columns text and emotion; with --lens reader the column reader_emotion counts in a file that has it. Fast mode gives
+    the same figures several times faster, without those of the reasoning.
 
     echo-room and ablations train models of their own, which takes hours, and go on where they were broken off:
     echo-room is The Echo Room's protocol on the splits that are there; ablations tries one change of the training at a
     time and writes a table. identity-terms swaps who is named in sentences that are otherwise the same, and tells how
-    far the readings change.
+    far the readings change, beside words that name no identity.
 
     \b
     emotion-lrm evaluate goemotions --split dev --mode fast
@@ -194,7 +195,7 @@ def _identity_terms(settings: Settings, report: Path | None, as_json: bool) -> N
 
     with open_model(settings) as model:
         effects = term_effects(model, parse_lens(settings.lens))
-    told = {"model": model.name, "lens": settings.lens, "terms": [effect.to_dict() for effect in effects]}
+    told = {"model": model.name, "lens": settings.lens, **effects.to_dict()}
     if as_json:
         click.echo(json.dumps(told, ensure_ascii=False))
     else:

@@ -28,6 +28,7 @@ CHUNK = 128
 FALLBACK_THRESHOLD = 0.5
 RESAMPLES = 500
 FITTED_ON = "dev"
+NEUTRAL = "neutral"
 
 
 class Model(Protocol):
@@ -69,7 +70,9 @@ class Evaluation:
     ``accuracy``, F1, precision, recall and ``ece`` lie between 0 and 1, ``loss`` is in nats, ``intervals`` are 95 %
     bootstrap intervals over rows. ``subset_accuracy`` is the share of rows whose predicted set of labels is the gold
     set, ``hamming_loss`` the share of wrong decisions over rows and labels, ``top5_accuracy`` the share of rows with a
-    gold label among the five most probable. What needs explain mode is None in fast mode. ``baselines`` has the figures
+    gold label among the five most probable, ``false_neutral_rate`` the share of the rows without gold neutral whose
+    most probable label is neutral: None where all rows have it, and through the reader's lens, which knows no neutral.
+    What needs explain mode is None in fast mode. ``baselines`` has the figures
     of simpler models by their names, None where one could not be trained. ``overlap`` is the number of rows that the
     model has learned from.
     """
@@ -88,6 +91,7 @@ class Evaluation:
     subset_accuracy: float
     hamming_loss: float
     top5_accuracy: float
+    false_neutral_rate: float | None
     ece: float
     loss: float
     valid_rate: float | None
@@ -270,6 +274,7 @@ def _summarise(
     confidence, losses = scores.max(1), metrics.gold_losses(scores, rows.gold)
     by_label = metrics.score_labels(predicted, rows.gold)
     n, ece = len(correct), metrics.calibration_error(confidence, correct)
+    neutral = _false_neutrals(scores, rows)
 
     def resampled(picked: np.ndarray) -> dict[str, float]:
         drawn = metrics.score_labels(predicted[picked], rows.gold[picked])
@@ -297,6 +302,7 @@ def _summarise(
         subset_accuracy=float((predicted == rows.gold).all(1).mean()),
         hamming_loss=float((predicted != rows.gold).mean()),
         top5_accuracy=float(in_five.mean()),
+        false_neutral_rate=float(neutral.mean()) if len(neutral) else None,
         ece=ece,
         loss=float(losses.mean()),
         valid_rate=rates.valid if rates else None,
@@ -309,8 +315,17 @@ def _summarise(
         distinct_openings=rates.openings if rates else None,
         reasoning_quality=None,
         cross_fitted=crossed,
-        intervals=metrics.bootstrap_intervals(resampled, n, resamples=RESAMPLES, centres={"ece": ece}),
+        intervals=metrics.bootstrap_intervals(resampled, n, resamples=RESAMPLES, centres={"ece": ece})
+        | ({"false_neutral_rate": metrics.mean_interval(neutral)} if len(neutral) else {}),
     )
+
+
+def _false_neutrals(scores: Floats, rows: Rows) -> Floats:
+    """1 for every row without gold neutral that is taken for neutral, 0 for the others; none for a lens without it."""
+    if NEUTRAL not in load_taxonomy(rows.lens.native).labels:
+        return np.zeros(0)
+    neutral = load_taxonomy(rows.taxonomy).index(NEUTRAL)
+    return np.where(scores[~rows.gold[:, neutral]].argmax(1) == neutral, 1.0, 0.0)
 
 
 def _per_label(scores: metrics.LabelScores, taxonomy: str) -> dict[str, dict[str, float]]:

@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,6 +47,7 @@ PROTOCOLS = {
     "empathetic": Protocol(Lens.READER, "empathetic"),
     "empathetic10": Protocol(Lens.READER, "shared10", alone=True),
 }
+GOLD_COLUMNS = {Lens.AUTHOR: ("emotion",), Lens.READER: ("reader_emotion", "emotion")}
 FILE_TYPES = (".csv", ".tsv", ".jsonl", ".ndjson")
 CELL_LIMIT = 1 << 30
 T = TypeVar("T")
@@ -88,7 +89,7 @@ def load_rows(
     """The first ``limit`` rows of a protocol, all by default.
 
     Args:
-        protocol: a name of ``PROTOCOLS``, or a CSV, TSV or JSONL file with the columns text and emotion.
+        protocol: a name of ``PROTOCOLS``, or a CSV, TSV or JSONL file as :func:`read_file` reads it.
         split: ``train``, ``dev`` or ``test`` of the protocol's corpus.
         source: the folder with the corpora; see :func:`~toolkit.corpora.goemotions.read_goemotions`.
         limit: the number of rows.
@@ -114,7 +115,7 @@ def load_rows(
     lens = lens or Lens.AUTHOR
     taxonomy = taxonomy or lens.native
     check_pair(lens, taxonomy)
-    found = _some(list(itertools.islice(read_file(Path(protocol), taxonomy), limit)), protocol)
+    found = _some(list(itertools.islice(read_file(Path(protocol), taxonomy, lens), limit)), protocol)
     gold = label_matrix((labels for _, labels in found), len(found), taxonomy)
     return Rows(protocol, None, lens, taxonomy, tuple(text for text, _ in found), gold, None, False)
 
@@ -164,25 +165,34 @@ def mapped_gold(gold: Bools, native: str, target: str) -> Bools:
     return mapped
 
 
-def read_file(path: Path, taxonomy: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+def read_file(path: Path, taxonomy: str, lens: Lens = Lens.AUTHOR) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Texts and their label from a CSV, TSV or JSONL file with the columns text and emotion.
+
+    Through the reader's lens the label is that of the column reader_emotion in a file that has one (in JSONL, whose
+    first row has one), as the samples that ship do. It must be a label of ``taxonomy`` either way.
 
     Raises:
         DataError: naming file and row.
     """
     labels = load_taxonomy(taxonomy).labels
-    source = _decode(path)
-    read = _read_jsonl if path.suffix.lower() in (".jsonl", ".ndjson") else _read_csv
-    for where, record in read(path, source):
-        text, emotion = record.get("text"), record.get("emotion")
+    source, column = _decode(path), ""
+    lines = path.suffix.lower() in (".jsonl", ".ndjson")
+    for where, record in _read_jsonl(path, source) if lines else _read_csv(path, source, lens):
+        column = column or _gold_column(record, lens)
+        text, emotion = record.get("text"), record.get(column)
         if not isinstance(text, str) or not isinstance(emotion, str):
-            raise DataError(f"{where} has no string in text and emotion.", "Complete the row.")
+            raise DataError(f"{where} has no string in text and {column}.", "Complete the row.")
         if emotion not in labels:
             raise DataError(
                 f"{where} has the emotion {emotion!r}, which {taxonomy} lacks.",
                 f"Correct it, or choose another --taxonomy. Its labels: {', '.join(labels)}.",
             )
         yield text, (emotion,)
+
+
+def _gold_column(names: Container[str], lens: Lens) -> str:
+    """The column with the gold labels: the first of the lens's own that is among ``names``."""
+    return next((column for column in GOLD_COLUMNS[lens] if column in names), "emotion")
 
 
 def _decode(path: Path) -> str:
@@ -197,13 +207,14 @@ def _decode(path: Path) -> str:
         raise DataError(f"{path} is no UTF-8 text.", "Save it as UTF-8.") from None
 
 
-def _read_csv(path: Path, source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_csv(path: Path, source: str, lens: Lens) -> Iterator[tuple[str, dict[str, Any]]]:
     csv.field_size_limit(CELL_LIMIT)
     rows = csv.reader(io.StringIO(source, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
     header = next(rows, [])
-    if header.count("text") != 1 or header.count("emotion") != 1:
+    column = _gold_column(header, lens)
+    if header.count("text") != 1 or header.count(column) != 1:
         raise DataError(
-            f"{path} needs the columns text and emotion, once each; it has: {', '.join(header)[:200] or 'nothing'}.",
+            f"{path} needs the columns text and {column}, once each; it has: {', '.join(header)[:200] or 'nothing'}.",
             "Name them in the first line; separate them by commas, or by tabs in a .tsv.",
         )
     for row in rows:

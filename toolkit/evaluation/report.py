@@ -31,6 +31,7 @@ _HEADLINE = {
     "macro-F1": "macro_f1",
     "weighted F1": "weighted_f1",
     "among the top five": "top5_accuracy",
+    "wrongly neutral": "false_neutral_rate",
     "calibration error": "ece",
     "loss in nats": "loss",
 }
@@ -132,7 +133,11 @@ def _figures(judged: Judged) -> list[tuple[str, str, str]]:
     """Name and value of the headline figures, and a remark: their interval."""
     found = judged.evaluation
     return [
-        *((name, f"{getattr(found, key):.3f}", between(found.intervals[key])) for name, key in _HEADLINE.items()),
+        *(
+            (name, f"{getattr(found, key):.3f}", between(found.intervals[key]))
+            for name, key in _HEADLINE.items()
+            if getattr(found, key) is not None
+        ),
         ("texts a second", f"{found.texts_per_second:,.1f}", f"{found.mode} mode"),
     ]
 

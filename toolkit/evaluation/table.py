@@ -44,6 +44,7 @@ def _summary(evaluation: Evaluation) -> Table:
         ("weighted F1", "weighted_f1"),
         *((("all labels right", "subset_accuracy"), ("Hamming loss", "hamming_loss")) if several else ()),
         *((("among the top five", "top5_accuracy"),) if evaluation.protocol == "empathetic" else ()),
+        ("wrongly neutral", "false_neutral_rate"),
         ("calibration error", "ece"),
         ("loss", "loss"),
         ("median coverage", "median_coverage"),

@@ -129,5 +129,7 @@ def summarize(score: float | None, author: str, reader: str, noise_line: float |
     if noise_line is None:
         return f"The lenses differ by {score:.2f} of 1 ({both}); how much of that is noise was not measured."
     if score <= noise_line:
-        return f"The lenses do not part by more than two models of one lens do ({both})."
-    return f"The lenses part by {score:.2f} of 1, more than two models of one lens do ({both})."
+        line = "; two models of one lens parted as far on at least one comment in 20."
+    else:
+        line = ", farther than two models of one lens did on 19 of 20 comments."
+    return f"The lenses part by {score:.2f} of 1 ({both}){line}"

@@ -231,14 +231,13 @@ def load_unmerged(model: str | None = None, *, threads: int | None = None, gpu: 
     engine = TransformersEngine(adapted, TransformersTokenizer(tokenizer), window)
     stored = folder / "calibration.json"
     calibration = parse_calibration(stored.read_text(encoding="utf-8") if stored.is_file() else "{}")
-    known = lenses or tuple(lens for lens in Lens if lens is Lens.AUTHOR or str(lens) in calibration.lenses)
-    return EmotionModel(engine, f"{name}-transformers", calibration, known)
+    return EmotionModel(engine, f"{name}-transformers", calibration, lenses)
 
 
 def _find(model: str | None) -> tuple[Path, str, tuple[Lens, ...], int]:
-    """Adapter folder, name, lenses (none where its calibration has to tell) and context window."""
+    """Adapter folder, name, lenses and context window."""
     if model and Path(model).is_dir():
-        return Path(model), Path(model).resolve().name, (), LONGEST
+        return Path(model), Path(model).resolve().name, store.read_origin(Path(model)).lenses or (Lens.AUTHOR,), LONGEST
     if model and model.endswith(".gguf"):
         raise UsageError(
             f"The backend transformers does not read {model}.", "Give an adapter's folder, or a shipped model's name."

@@ -48,6 +48,13 @@ def test_a_text_is_compared_through_both_lenses(server: Any) -> None:
     assert found["divergence"]["noise_line"] == 0.1
 
 
+@pytest.mark.parametrize("options", [(), ("-q",)])
+def test_a_model_that_is_not_for_commercial_use_says_so(serving: Any, options: tuple[str, ...]) -> None:
+    with serving("--lens", "both", *options) as server:
+        assert server.analyze("I feel ignored.").status == 200
+    assert server.said.count("its licence, CC-BY-NC-4.0, forbids commercial use.") == 1
+
+
 def test_a_batch_is_answered_in_order_row_by_row(server: Any) -> None:
     texts = [
         "one",

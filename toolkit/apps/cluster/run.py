@@ -32,7 +32,7 @@ from toolkit.apps.results import output_form
 from toolkit.apps.tables import Table, import_parquet
 from toolkit.apps.tally import Tally, Watch, summary
 from toolkit.errors import UsageError
-from toolkit.settings import Progress, Settings, is_quiet, wanted_model
+from toolkit.settings import Progress, Settings, building_notice, is_quiet, wanted_model
 
 Say = Callable[..., None]
 
@@ -210,7 +210,7 @@ def portable(settings: Settings, threads: int) -> Predictor:
     from toolkit.inference.store import ensure
 
     wanted = wanted_model(settings)
-    with Progress("Building the model; this happens once and takes about a minute.") as progress:
+    with Progress(*building_notice(settings)) as progress:
         path = ensure(wanted, progress)
     is_file = wanted is not None and Path(wanted).is_file()
     adapter = str(Path(settings.adapter).absolute()) if settings.adapter else None
