@@ -54,33 +54,43 @@ def as_read(config: Any) -> Any:
     return public(TrainConfig.model_validate(config))
 
 
-def test_the_author_adapter_was_made_by_the_last_of_its_configurations() -> None:
-    assert as_read(told("author")["config"]) == public(
-        load_config(TrainConfig, CONFIGS / "author" / "3-situations.yaml")
-    )
+def recorded(adapter: str) -> list[Any]:
+    """The runs of which an adapter is the mean, each counted alike."""
+    parts = told(adapter)["average"]
+    assert len({part["weight"] for part in parts}) == 1
+    return [as_read(part["config"]) for part in parts]
 
 
-def test_the_two_lens_adapter_was_made_by_its_configuration() -> None:
-    assert as_read(told("two-lens")["config"]) == public(load_config(TrainConfig, CONFIGS / "two-lens.yaml"))
+def shipped(*names: str) -> list[TrainConfig]:
+    return [load_config(TrainConfig, CONFIGS / name) for name in names]
 
 
-def test_the_told_adapter_is_the_mean_of_a_mean_and_of_what_was_learned_from_there() -> None:
-    mean, reasoning = told("told")["average"]
-    own, comments = mean["average"]
-    assert [part["weight"] for part in (mean, reasoning, own, comments)] == [0.5, 0.5, 0.75, 0.25]
-    assert as_read(own["config"]) == public(load_config(TrainConfig, CONFIGS / "own-texts.yaml"))
-    assert comments == {"weight": 0.25, **told("author")}
-    last = load_config(TrainConfig, CONFIGS / "told-reasoning.yaml")
-    assert as_read(reasoning["config"]) == public(last)
-    assert last.init == Path("models/runs/told-mean")
+def test_the_author_adapter_is_the_mean_of_its_last_three_runs() -> None:
+    runs = shipped("author/3-situations.yaml", "author/4-votes.yaml", "author/4-equal.yaml")
+    assert recorded("author") == [public(run) for run in runs]
+
+
+def test_the_two_lens_adapter_is_the_mean_of_its_two_runs() -> None:
+    runs = shipped("two-lens.yaml", "two-lens-again.yaml")
+    assert recorded("two-lens") == [public(run) for run in runs]
+    assert runs[1].init == runs[0].run_dir / "adapter"
+
+
+def test_the_told_adapter_is_the_mean_of_three_runs_from_the_same_beginning() -> None:
+    again, comments = shipped("told-again.yaml", "told-again-comments.yaml")
+    other = again.model_copy(update={"name": "told-again-49", "seed": 49})
+    assert recorded("told") == [public(run) for run in (again, other, comments)]
+    assert again.init == comments.init == Path("models/runs/told-half")
 
 
 def test_the_stages_of_the_author_adapter_follow_one_another() -> None:
-    stages = [load_config(TrainConfig, path) for path in sorted((CONFIGS / "author").glob("*.yaml"))]
+    *stages, votes, equal = shipped(
+        *(f"author/{name}.yaml" for name in ("1-labels", "2-chains", "3-situations", "4-votes", "4-equal"))
+    )
     assert stages[0].init is None
-    assert stages[-1].name == "author"
     for before, after in itertools.pairwise(stages):
         assert after.init == before.run_dir / "adapter"
+    assert votes.init == equal.init == stages[-1].run_dir / "adapter"
 
 
 def test_a_key_in_the_wrong_place_is_told_where_it_belongs() -> None:
