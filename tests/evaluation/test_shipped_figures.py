@@ -75,7 +75,7 @@ def test_the_readme_has_the_figures_of_the_default_model() -> None:
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_reasoning_on_comments_is_true_enough(adapter: str) -> None:
-    """Of 500 rows of GoEmotions dev: valid, quoting the text, for the label that is given, by words that it rests on."""
+    """Of 500 rows of GoEmotions dev: valid, quoting the text, for the label that is given, by words it rests on."""
     measured = read(adapter, "metrics.json")["figures"]["reasoning"]
     quality = measured["reasoning_quality"]
     assert (measured["protocol"], measured["n"], measured["valid_rate"]) == ("goemotions", 500, 1.0)
