@@ -215,12 +215,12 @@ def test_a_killed_node_costs_no_row(nodes: Any, settings: Settings, tmp_path: Pa
 
 def listening(processes: Iterable[psutil.Process]) -> set[tuple[int, str]]:
     """Processes and the addresses at which they listen."""
-    return {
-        (process.pid, connection.laddr.ip.removeprefix("::ffff:"))
-        for process in processes
-        for connection in process.net_connections()
-        if connection.status == psutil.CONN_LISTEN
-    }
+    found = set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):  # what ended meanwhile listens nowhere
+            heard = [one.laddr for one in process.net_connections() if one.status == psutil.CONN_LISTEN]
+            found |= {(process.pid, address.ip.removeprefix("::ffff:")) for address in heard}
+    return found
 
 
 def test_a_cluster_of_this_machine_keeps_to_itself(shallow: Path, tmp_path: Path) -> None:
