@@ -150,7 +150,7 @@ def adapter_metadata(adapter: Path, lenses: tuple[Lens, ...] = ()) -> dict[str, 
         ModelError: where the folder is damaged.
     """
     from toolkit.contract.prompt import load_prompt
-    from toolkit.inference.store import read_origin
+    from toolkit.inference.origin import read_origin
     from toolkit.training.learned import read_learned
 
     origin, calibration = read_origin(adapter), adapter / "calibration.json"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toolkit.inference.store import NON_COMMERCIAL, PROJECT_LICENCE, remark_on
+from toolkit.inference.origin import NON_COMMERCIAL, PROJECT_LICENCE, remark_on
 
 _OF_THE_REST = f"LICENSE-{PROJECT_LICENCE}"
 _TERMS = f"""\

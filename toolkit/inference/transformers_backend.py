@@ -29,6 +29,7 @@ from toolkit.inference import store
 from toolkit.inference.calibration import parse_calibration
 from toolkit.inference.engine import LONGEST, Choose, Explained, Reading, Written
 from toolkit.inference.model import EmotionModel
+from toolkit.inference.origin import read_origin
 from toolkit.inference.posterior import pool_windows, trie_posterior
 from toolkit.inference.reasoning import ReasoningWriter, next_token
 
@@ -237,7 +238,7 @@ def load_unmerged(model: str | None = None, *, threads: int | None = None, gpu: 
 def _find(model: str | None) -> tuple[Path, str, tuple[Lens, ...], int]:
     """Adapter folder, name, lenses and context window."""
     if model and Path(model).is_dir():
-        return Path(model), Path(model).resolve().name, store.read_origin(Path(model)).lenses or (Lens.AUTHOR,), LONGEST
+        return Path(model), Path(model).resolve().name, read_origin(Path(model)).lenses or (Lens.AUTHOR,), LONGEST
     if model and model.endswith(".gguf"):
         raise UsageError(
             f"The backend transformers does not read {model}.", "Give an adapter's folder, or a shipped model's name."

@@ -13,7 +13,8 @@ from toolkit.base import load_base
 from toolkit.contract.lens import Lens
 from toolkit.errors import ModelError
 from toolkit.inference import transformers_backend
-from toolkit.inference.store import load_shipped, read_origin
+from toolkit.inference.origin import read_origin
+from toolkit.inference.store import load_shipped
 
 AUTHOR = {"config": {"data": {"author": {"rows": None}, "reader": None, "samples": []}}}
 READER = {"config": {"data": {"author": None, "reader": {"rows": "mine.jsonl"}, "samples": []}}}
