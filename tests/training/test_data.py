@@ -11,9 +11,11 @@ import pytest
 from toolkit.config import load_config
 from toolkit.contract.example import Example
 from toolkit.contract.lens import Lens
-from toolkit.errors import ConfigError
-from toolkit.training.config import TrainConfig
+from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.errors import ConfigError, DataError
+from toolkit.training.config import Distillation, TrainConfig
 from toolkit.training.data import load_dev, load_training
+from toolkit.training.distillation import read_posteriors
 
 CHAIN = {"id": "c2", "text": "I won the race", "lens": "author", "labels": ["joy"], "reasoning": "They “won”: joy."}
 READER_CHAIN = {
@@ -136,3 +138,75 @@ def test_a_mistyped_key_within_a_lens_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'data\.author\.chain'") as error:
         config_of(tmp_path, {"author": {"chain": "x"}})
     assert "'data.author.chains'" in str(error.value.hint)
+
+
+def reading(name: str, **scores: float) -> dict[str, Any]:
+    """A row as `emotion-lrm batch` writes it, with scores that are not yet divided by their sum."""
+    every = dict.fromkeys(load_taxonomy("goemotions").labels, 0.0) | scores
+    return {"id": name, "row": 0, "status": "ok", "text": "", "scores": every}
+
+
+def readings(tmp_path: Path, *rows: Any) -> Path:
+    path = tmp_path / "readings.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_a_reading_takes_its_share_of_the_target_and_a_row_without_keeps_its_own(source: Path, tmp_path: Path) -> None:
+    path = readings(tmp_path, reading("c1", anger=2, disgust=2), {"id": "c2", "status": "error", "scores": None})
+    author = {"distil": {"readings": str(path), "share": 0.6}}
+    rows = {e.id: e for e in load_training(config_of(tmp_path, {"author": author}), source)}
+    target = {label: share for label, share in rows["c1"].target().items() if share}
+    assert target == pytest.approx({"anger": 0.3 + 0.2, "annoyance": 0.2, "disgust": 0.3})
+    assert rows["c1"].labels == ("anger", "annoyance")
+    assert rows["c2"].target() == {"joy": 1.0}
+
+
+def test_a_chain_keeps_its_reasoning_and_takes_the_mixed_target(source: Path, tmp_path: Path) -> None:
+    path = readings(tmp_path, reading("c2", pride=1))
+    author = {"chains": written(tmp_path, CHAIN), "distil": {"readings": str(path), "share": 0.25}}
+    rows = {e.id: e for e in load_training(config_of(tmp_path, {"author": author}), source)}
+    assert rows["c2"].reasoning == CHAIN["reasoning"]
+    assert rows["c2"].target()["pride"] == pytest.approx(0.25)
+    assert rows["c2"].target()["joy"] == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "no object",
+        {"id": "c1"},
+        {"id": "c1", "status": "ok", "scores": {"joy": 1.0}},
+        {"id": "c1", "status": "ok", "scores": None},
+        reading("c1", joy=float("nan")),
+        reading("c1", joy=-1.0, love=2.0),
+        reading("c1"),
+    ],
+)
+def test_a_damaged_reading_is_named_by_its_line(tmp_path: Path, bad: Any) -> None:
+    path = readings(tmp_path, reading("c9", joy=1), bad)
+    with pytest.raises(DataError, match=r"readings\.jsonl, line 2, is no reading") as caught:
+        read_posteriors(path, Lens.AUTHOR)
+    assert "emotion-lrm batch" in caught.value.hint
+
+
+def test_a_file_that_is_not_json_is_named_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "readings.jsonl"
+    path.write_bytes(b"id,emotion\n\xff,joy\n")
+    with pytest.raises(DataError, match="line 1"):
+        read_posteriors(path, Lens.AUTHOR)
+
+
+def test_readings_of_other_rows_or_none_at_all_are_refused(source: Path, tmp_path: Path) -> None:
+    for path, why in (
+        (readings(tmp_path, reading("z", joy=1)), "no reading of a row"),
+        (tmp_path / "no", "Cannot read"),
+    ):
+        with pytest.raises(DataError, match=why):
+            load_training(config_of(tmp_path, {"author": {"distil": {"readings": str(path)}}}), source)
+
+
+def test_the_share_is_above_0_and_at_most_1(tmp_path: Path) -> None:
+    for share in (0, 1.2):
+        with pytest.raises(ValueError, match="share"):
+            Distillation(readings=tmp_path, share=share)

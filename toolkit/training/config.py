@@ -21,6 +21,13 @@ class LoraSettings(Config):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
+class Distillation(Config):
+    """What a model said of the rows: they learn its posterior beside their labels."""
+
+    readings: Path = Field(description="JSON lines that `emotion-lrm batch` wrote for the split, with its ids")
+    share: float = Field(0.7, gt=0, le=1, description="of the target; the labels make the rest")
+
+
 class LensData(Config):
     """What is learned through one lens: labelled rows, and rows with a chain of reasoning."""
 
@@ -29,6 +36,7 @@ class LensData(Config):
     chains: Path | None = Field(None, description="JSONL written by `emotion-lrm data cot`")
     chain_limit: int | None = Field(None, description="so many of the chains, drawn by the seed; null takes all")
     labels_per_chain: float | None = Field(None, description="rows without a chain for each with one; null takes all")
+    distil: Distillation | None = None
 
 
 class SampleData(Config):

@@ -17,6 +17,7 @@ from toolkit.corpora.goemotions import read_goemotions
 from toolkit.corpora.jsonl import read_examples
 from toolkit.corpora.prepare import load_raters
 from toolkit.training.config import DataSettings, LensData, RunConfig, SampleData
+from toolkit.training.distillation import distilled
 from toolkit.training.erasure import erased
 
 _SAMPLE_KEYS = {Lens.AUTHOR: ("emotion", "reasoning"), Lens.READER: ("reader_emotion", "reader_reasoning")}
@@ -29,10 +30,12 @@ def load_training(config: RunConfig, source: Path | None) -> list[Example]:
     """
     found: list[Example] = []
     for lens, wanted in config.data.lenses().items():
-        found += mix(wanted, _labelled(lens, wanted, config.data, source), lens, config.seed)
+        rows = _labelled(lens, wanted, config.data, source)
+        taught = list(distilled(rows, wanted.distil, lens)) if wanted.distil else rows
+        found += mix(wanted, taught, lens, config.seed)
     for samples in config.data.samples:
-        rows = load_samples(samples)
-        found += rows + (erased(rows, config.seed) if samples.erased else [])
+        told = load_samples(samples)
+        found += told + (erased(told, config.seed) if samples.erased else [])
     return found[: config.data.limit]
 
 
