@@ -82,32 +82,48 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-_OPTIONS = (
-    click.option("--model", metavar="NAME|FILE", help="A model's name or a GGUF file.  [default: the shipped model]"),
-    click.option("--lens", type=click.Choice(("author", "reader", "both")), help="Whose emotion.  [default: author]"),
-    click.option("--taxonomy", type=click.Choice(NAMES), help="The set of labels.  [default: the lens's own]"),
-    click.option(
+_OPTIONS = {
+    "model": click.option(
+        "--model", metavar="NAME|FILE", help="A model's name or a GGUF file.  [default: the shipped model]"
+    ),
+    "lens": click.option(
+        "--lens", type=click.Choice(("author", "reader", "both")), help="Whose emotion.  [default: author]"
+    ),
+    "taxonomy": click.option(
+        "--taxonomy", type=click.Choice(NAMES), help="The set of labels.  [default: the lens's own]"
+    ),
+    "mode": click.option(
         "--mode", type=click.Choice(("fast", "explain")), help="Label only, or with reasoning.  [default: explain]"
     ),
-    click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads.  [default: the model's choice]"),
-    click.option(
+    "threads": click.option(
+        "--threads", type=click.IntRange(1), metavar="N", help="CPU threads.  [default: the model's choice]"
+    ),
+    "gpu_layers": click.option(
         "--gpu-layers", type=click.IntRange(-1), metavar="N", help="Layers on a GPU, -1 for all.  [default: 0]"
     ),
-    click.option("--adapter", metavar="FILE", help="A GGUF-LoRA to add to the model."),
-)
+    "adapter": click.option("--adapter", metavar="FILE", help="A GGUF-LoRA to add to the model."),
+}
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of :class:`Settings`; it receives the resolved ones as ``settings``."""
+    return some_model_options(*Settings.model_fields)(command)
 
-    @functools.wraps(command)
-    def with_settings(*args: Any, **kwargs: Any) -> Any:
-        flags = {key: kwargs.pop(key) for key in Settings.model_fields}
-        return command(*args, settings=resolve(flags), **kwargs)
 
-    for option in reversed(_OPTIONS):
-        with_settings = option(with_settings)
-    return with_settings
+def some_model_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The same with some of these options, for a command that can do nothing with the others."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def with_settings(*args: Any, **kwargs: Any) -> Any:
+            flags = {name: kwargs.pop(name) for name in names}
+            return command(*args, settings=resolve(flags), **kwargs)
+
+        for name in reversed(names):
+            with_settings = _OPTIONS[name](with_settings)
+        return with_settings
+
+    return decorate
 
 
 def is_quiet() -> bool:

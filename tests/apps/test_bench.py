@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
@@ -23,7 +24,7 @@ from toolkit.assets import asset
 from toolkit.benchmark import file_types
 from toolkit.benchmark.file_types import CANDIDATES, Tried, choose, try_file_types
 from toolkit.benchmark.growth import Growth, long_text, measure_growth, widest_gaps
-from toolkit.benchmark.measure import OURS, Measured, Plan, bench_texts, file_type_of, measure_single
+from toolkit.benchmark.measure import OURS, Measured, Plan, bench_texts, file_type_of, measure_single, measure_startup
 from toolkit.benchmark.rivals import ORDINARY, SERVER
 from toolkit.benchmark.rounds import Contender, Row, rows_of, spread, take_turns
 from toolkit.benchmark.show import bench_figure, draw_bench, print_bench, print_growth
@@ -44,6 +45,7 @@ from toolkit.inference.tuning import (
     keep_tuning,
     processor,
 )
+from toolkit.settings import Settings
 
 MODEL = {CONTENT_HASH: "ab" * 32}
 
@@ -313,6 +315,56 @@ def test_types_are_refused_beside_a_model_that_has_one(flags: list[str], shallow
     path = str(shallow_path("F32", layers=1))
     with pytest.raises(UsageError, match="one file type"):
         CliRunner().invoke(bench, ["--model", path, "--types", "bf16,q8_0", *flags], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--tune", "--threads", "2"], "--tune takes no --threads"),
+        (["--tune", "--growth"], "--tune takes no --growth"),
+        (["--tune", "--plot", "x.png", "--rounds", "3"], "--tune takes no --plot or --rounds"),
+        (["--growth", "--texts", "8", "--no-server"], "--growth takes no --no-server or --texts"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(flags: list[str], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        CliRunner().invoke(bench, flags, catch_exceptions=False)
+
+
+@pytest.mark.parametrize("flag", ["--gpu-layers", "--adapter", "--lens", "--taxonomy", "--mode"])
+def test_options_of_other_commands_are_none_of_its_own(flag: str) -> None:
+    done = CliRunner().invoke(bench, [flag, "1"])
+    assert done.exit_code == 2
+    assert "No such option" in done.output
+    assert flag in done.output
+
+
+def test_what_is_tried_goes_away_even_if_the_trial_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kept = tmp_path / "emotion-smollm2-135m-bf16.gguf"
+    kept.touch()
+
+    def build(name: str, _: object) -> Path:
+        (tmp_path / f"{name}.gguf").touch()
+        return tmp_path / f"{name}.gguf"
+
+    monkeypatch.setattr(store, "ensure", build)
+    monkeypatch.setattr(store, "models_folder", lambda: tmp_path)
+    monkeypatch.setattr(file_types, "try_file_types", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        bench_command._tune_file_type("q8_0,f16", Settings())
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_a_child_that_fails_is_told_with_its_cause(tmp_path: Path) -> None:
+    with pytest.raises(EmotionLRMError, match=r"ended with exit code \d: .*nothing\.gguf"):
+        measure_startup(tmp_path / "nothing.gguf")
+
+
+def test_the_start_is_measured_whatever_the_settings_say(
+    monkeypatch: pytest.MonkeyPatch, shallow_path: Callable[..., Path]
+) -> None:
+    monkeypatch.setenv("EMOTION_LRM_LENS", "both")
+    assert measure_startup(shallow_path("F32", layers=1)).keys() == {"help", "one_text"}
 
 
 def test_types_are_those_of_the_shipped_model_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -265,7 +266,28 @@ def test_a_model_file_that_is_named_but_missing_is_broken(tmp_path: Path, monkey
     assert "missing.gguf" in found.detail
 
 
+def test_an_answer_of_another_form_is_passed_over_and_a_process_that_cannot_start_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    good = json.dumps({"name": "cpu", "status": "ok", "detail": "fine"})
+    said = f'ggml: {{x}}\n{{"name": "abi"}}\n{good}\n'
+    monkeypatch.setattr(checks, "asked_natively", lambda *_: (said, "llama.cpp died of SIGKILL"))
+    assert [(one.name, one.status) for one in native(None, None)] == [("cpu", "ok"), ("abi", "broken")]
+    monkeypatch.setattr(checks, "asked_natively", Mock(side_effect=OSError("no processes left")))
+    first, second = native(None, None)
+    assert first == Check("cpu", "broken", "OSError: no processes left")
+    assert second.detail == "not reached"
+
+
+def test_files_that_the_system_keeps_in_memory_count_as_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, told in (("max", "600000"), ("current", "500000"), ("stat", "anon 90000\ninactive_file 400000\n")):
+        (tmp_path / f"memory.{name}").write_text(told)
+    monkeypatch.setattr(checks, "CONTROL_GROUP", tmp_path)
+    assert available_memory() in (500_000, None)  # None where the system has no /proc/meminfo
+
+
 def test_how_a_process_ended() -> None:
+    assert ending(-99, "") == "died of signal 99"
     assert ending(-9, "") == "died of SIGKILL"
     assert ending(3, "first\nlast\n") == "ended with exit code 3: last"
 

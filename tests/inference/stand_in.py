@@ -83,9 +83,17 @@ class StandIn:
     noise_line = 0.1
 
     def analyze_many(
-        self, texts: Iterable[str | None], *, lens: Lens, taxonomy: str, mode: str, watch: Watch | None = None
+        self,
+        texts: Iterable[str | None],
+        *,
+        lens: Lens,
+        taxonomy: str,
+        mode: str,
+        watch: Watch | None = None,
+        pauses: bool = False,
     ) -> Iterator[Analysis]:
         """Analyses in order; a None among the texts ends a batch."""
+        assert pauses
         batch: list[str] = []
         self._watch, self._number = watch if mode == "explain" else None, 0
         for text in texts:

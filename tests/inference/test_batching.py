@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,6 +20,8 @@ from toolkit.base import find_base_gguf, load_base
 from toolkit.benchmark.growth import long_text
 from toolkit.benchmark.machine import resident_bytes
 from toolkit.contract.lens import Lens
+from toolkit.errors import ModelError
+from toolkit.inference import engine as engine_module
 from toolkit.inference import writing
 from toolkit.inference.engine import Engine
 from toolkit.inference.native import NativeContext
@@ -171,3 +177,86 @@ def test_an_endless_source_is_read_a_bounded_number_of_texts_ahead(load: Callabl
     fewest = own_rows(engine, "text 1", Lens.AUTHOR)
     for done, _ in enumerate(itertools.islice(engine.explain(endless(), Lens.AUTHOR, top), 50)):
         assert taken - done <= (PASSES_AHEAD + 1) * engine.tuning.rows / fewest + 4 + 1
+
+
+# Several readings at a time, and readings that fail
+
+
+def test_readings_that_go_on_by_turns_keep_their_own_answers(load: Callable[..., Engine], texts: list[str]) -> None:
+    engine = load(active=3)
+    sides = ((texts[:9], Lens.AUTHOR), (texts[20:29], Lens.READER))
+    alone = [[done.reading.posterior for done in engine.explain(some, lens, top)] for some, lens in sides]
+    together = zip(*(engine.explain(some, lens, top) for some, lens in sides), strict=True)
+    for number, pair in enumerate(together):
+        for found, expected in zip(pair, alone, strict=True):
+            assert np.array_equal(found.reading.posterior, expected[number])
+            assert found.label == top(expected[number])
+    assert engine._writer.places == 3
+
+
+def test_a_reading_within_another_leaves_that_one_at_work(load: Callable[..., Engine], texts: list[str]) -> None:
+    engine, found = load(active=2), list[int]()
+    expected = [done.label for done in engine.explain(texts[:6], Lens.AUTHOR, top)]
+    for done in engine.explain(texts[:6], Lens.AUTHOR, top):
+        assert len(list(engine.explain(texts[6:9], Lens.AUTHOR, top))) == 3
+        next(engine.explain(texts[9:15], Lens.AUTHOR, top))  # and is given up
+        found.append(done.label)
+    assert found == expected
+
+
+def test_a_sequence_that_cannot_join_gives_its_place_back(
+    load: Callable[..., Engine], texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load(active=2)
+    with monkeypatch.context() as broken:
+        broken.setattr(NativeContext, "load", Mock(side_effect=ModelError("no room", "")))
+        for _ in range(3):
+            with pytest.raises(ModelError, match="no room"):
+                list(engine.explain(texts[:4], Lens.AUTHOR, top))
+    assert engine._writer.places == 2
+    assert len(list(engine.explain(texts[:4], Lens.AUTHOR, top))) == 4
+
+
+def test_windows_offer_whole_words_to_quote(load: Callable[..., Engine]) -> None:
+    reader, size = load()._reader, 64
+    reader.window_tokens = size
+    text = "disappointedness unbelievably counterrevolutionary, " * 60
+    windows = reader.split(text)
+    whole = set(text.replace(",", " ").split())
+    assert len(windows) > 5
+    assert all(set(window.text.replace(",", " ").split()) <= whole for window in windows)
+    assert sum(map(len, (window.text for window in windows))) > len(text)  # overlaps, less some words
+    (one,) = {window.text for window in reader.split("x" * 2000)[1:-1]}
+    assert one == ""  # a piece of a single word
+
+
+def test_what_is_closed_or_forgotten_is_freed_once_and_says_so(narrow: Path, texts: list[str]) -> None:
+    engine = Engine(narrow, threads=1)
+    half_done = engine.explain(texts[:4], Lens.AUTHOR, top)
+    next(half_done)
+    engine.close()
+    engine.close()
+    half_done.close()
+    with pytest.raises(ModelError, match="The model is closed"):
+        next(engine.read(texts, Lens.AUTHOR))
+    before = resident_bytes() or 0
+    for _ in range(12):
+        engine = Engine(narrow, threads=1)
+        next(engine.read(texts, Lens.AUTHOR))  # and is left open
+    del engine
+    gc.collect()
+    assert (resident_bytes() or 0) - before < 60_000_000
+
+
+def test_an_engine_that_cannot_be_built_leaves_no_weights(narrow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[weakref.ref[Any]] = []
+
+    def fail(model: Any, *_: object) -> None:
+        loaded.append(weakref.ref(model))
+        raise ModelError("no frame", "")
+
+    monkeypatch.setattr(engine_module, "check_boundaries", fail)
+    with pytest.raises(ModelError, match="no frame"):
+        Engine(narrow, threads=1)
+    gc.collect()
+    assert loaded[0]() is None

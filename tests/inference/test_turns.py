@@ -46,6 +46,16 @@ def test_errors_arrive_as_the_same_type(error: Exception, kind: type[Exception],
     assert found.hint == hint
 
 
+def test_a_failure_brings_the_place_where_it_happened() -> None:
+    try:
+        raise ZeroDivisionError("m")
+    except ZeroDivisionError as error:
+        found = error_from(decode(encode(error_message(error))))
+    [note] = found.__notes__
+    assert "test_a_failure_brings_the_place_where_it_happened" in note
+    assert str(found) == "The worker failed with ZeroDivisionError: m"
+
+
 def test_an_unknown_type_of_message_makes_no_object() -> None:
     found = error_from({"type": "os.system", "message": "m", "hint": ""})
     assert (type(found).__name__, str(found)) == ("EmotionLRMError", "m")
@@ -80,6 +90,15 @@ def test_a_job_that_is_put_back_comes_before_the_others_of_its_caller() -> None:
     assert queue.take() is first
     assert queue.take() is None
     assert len(queue) == 0
+
+
+def test_long_texts_wait_apart_and_their_callers_take_turns_too() -> None:
+    queue = FairQueue()
+    for caller, text in (("a", "x" * (LONG + 1)), ("a", "y" * (LONG + 1)), ("a", "short"), ("b", "z" * (LONG + 1))):
+        queue.put(Job(Request(0, text, FAST), Future(), caller))
+    assert len(queue) == 4
+    taken = [queue.take(long) for long in (False, False, True, True, True, True)]
+    assert [one and one.request.text[0] for one in taken] == ["s", None, "x", "z", "y", None]
 
 
 class Enough(BaseException):

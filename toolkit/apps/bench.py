@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from toolkit.errors import UsageError
-from toolkit.settings import Progress, Settings, model_options
+from toolkit.settings import Progress, Settings, some_model_options
 
 if TYPE_CHECKING:
     from toolkit.benchmark.file_types import Tried
@@ -33,7 +34,7 @@ _JUDGED = 1000  # labelled texts that a file type is judged by
 @click.option("--no-server", is_flag=True, help="Leave llama-server out, even if it is on the PATH.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="PNG", help="Draw the figures.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@model_options
+@some_model_options("model", "threads")
 def bench(
     rounds: int,
     texts: int,
@@ -60,6 +61,7 @@ def bench(
     """
     from toolkit.inference.abi import check_abi
 
+    _refuse_useless(tune, growth)
     check_abi()
     if plot is not None:
         from toolkit.corpora.figures import require_matplotlib
@@ -74,6 +76,19 @@ def bench(
             _grow(paths[0], settings.threads, as_json, progress)
         else:
             _measure(paths, (rounds, texts, not no_server), settings.threads, plot, as_json, progress)
+
+
+def _refuse_useless(tune: bool, growth: bool) -> None:
+    """Refuse options that would change nothing beside ``--tune`` or ``--growth``."""
+    useless = [*(["rounds", "texts", "no_server", "plot"] if tune or growth else []), *(["threads"] if tune else [])]
+    given = {name for name in useless if _is_given(name)} | ({"growth"} if tune and growth else set())
+    if given:
+        named = " or ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
+        raise UsageError(f"--{'tune' if tune else 'growth'} takes no {named}.", "Run them one after the other.")
+
+
+def _is_given(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _files(types: str | None, settings: Settings) -> list[Path]:
@@ -170,18 +185,22 @@ def _tune_file_type(types: str | None, settings: Settings) -> list[Tried]:
     if name is None:
         return []
     kinds = _kinds(types) or [kind.lower() for kind in CANDIDATES]
-    there = set(models_folder().glob("*.gguf"))
-    with Progress("Building the model in several file types.", licence_remark(name)) as progress:
-        reference = ensure(f"{name}-bf16", progress)
-        paths = {kind.upper(): ensure(f"{name}-{kind}", progress) for kind in kinds}
-    rows, judged_by = labelled_rows(limit=_JUDGED)
-    with Progress() as progress:
-        tried = try_file_types(paths, reference, rows, bench_texts(), progress)
-    best = choose(tried, default_file_type())
-    told = {"model": name, "texts_per_second": best.texts_per_second, "judged_by": judged_by}
-    keep_file_type(asset("models", "adapters", load_shipped().models[name].adapter), best.file_type, told)
-    for path in {reference, *paths.values()} - {paths[best.file_type], *there}:
-        path.unlink()
+    there, built = set(models_folder().glob("*.gguf")), dict[str, Path]()
+    try:
+        with Progress("Building the model in several file types.", licence_remark(name)) as progress:
+            for kind in ("bf16", *kinds):
+                built[kind.upper()] = ensure(f"{name}-{kind}", progress)
+        paths = {kind.upper(): built[kind.upper()] for kind in kinds}
+        rows, judged_by = labelled_rows(limit=_JUDGED)
+        with Progress() as progress:
+            tried = try_file_types(paths, built["BF16"], rows, bench_texts(), progress)
+        best = choose(tried, default_file_type())
+        told = {"model": name, "texts_per_second": best.texts_per_second, "judged_by": judged_by}
+        keep_file_type(asset("models", "adapters", load_shipped().models[name].adapter), best.file_type, told)
+        there.add(paths[best.file_type])
+    finally:
+        for path in set(built.values()) - there:
+            path.unlink(missing_ok=True)
     return tried
 
 

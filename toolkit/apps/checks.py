@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -21,6 +22,7 @@ from toolkit.settings import Settings, config_file, resolve
 
 PATIENCE = 90.0  # seconds that native code gets; a healthy answer takes about two
 PACKAGES = ("llama-cpp-python", "numpy", "gguf", "safetensors", "pydantic", "PyYAML", "click", "rich", "filelock")
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 NATIVE = ("cpu", "abi", "tokenizer", "self-test")
 HUB_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 _MB = 1_000_000
@@ -147,9 +149,10 @@ def model_file(files: Files) -> Finding:
 
 
 def threads() -> Finding:
-    """Processors that may be used, and whether others are using them: llama.cpp's threads spin while they wait."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    usable, present = len(affinity(0)) if affinity else os.cpu_count() or 1, os.cpu_count() or 1
+    """Processors that a reading takes, and whether others are using them: llama.cpp's threads spin while they wait."""
+    from toolkit.inference.tuning import available_threads
+
+    usable, present = available_threads(), os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     told = f"{usable} of {present} processors usable, load {load:.1f}"
     if load > usable:
@@ -173,10 +176,11 @@ def available_memory() -> int | None:
     try:
         fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         found.append(int(fields["MemAvailable"].split()[0]) * 1024)
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        limit = (CONTROL_GROUP / "memory.max").read_text().strip()
+        used = int((CONTROL_GROUP / "memory.current").read_text())
+        told = dict(line.split() for line in (CONTROL_GROUP / "memory.stat").read_text().splitlines())
         if limit.isdigit():
-            found.append(int(limit) - used)
+            found.append(int(limit) - used + int(told["inactive_file"]))  # files kept in memory make room when asked
     except (OSError, KeyError, ValueError):
         pass  # no Linux, or no control group
     return min(found, default=None)
@@ -238,22 +242,35 @@ def refused(folder: Path) -> str | None:
 
 def native(model: Path | None, base: Path | None) -> Iterator[Check]:
     """What only llama.cpp can answer, asked in a process of its own that may abort or hang."""
-    from toolkit.inference.boot import python_command
-
-    command = python_command("toolkit.inference.probe:main", str(model or ""), str(base or ""))
-    environ = {**os.environ, "GGML_NO_BACKTRACE": "1"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=PATIENCE)
-        said, end = done.stdout, f"llama.cpp {ending(done.returncode, done.stderr)}"
-    except subprocess.TimeoutExpired as late:
-        said = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
-        end = f"no answer within {PATIENCE:.0f} s"
-    answers = [Check(**json.loads(line)) for line in said.splitlines() if line.endswith("}")]
+        said, end = asked_natively(model, base)
+    except Exception as error:
+        said, end = "", f"{type(error).__name__}: {error}"
+    answers = []
+    for line in said.splitlines():
+        with contextlib.suppress(ValueError, TypeError):  # llama.cpp may print lines of its own
+            answers.append(Check(**json.loads(line)))
     yield from answers
     asked = NATIVE if model or base else NATIVE[:2]
     missing = [name for name in asked if name not in {check.name for check in answers}]
     for name in missing:
         yield Check(name, "broken", end if name == missing[0] else "not reached")
+
+
+def asked_natively(model: Path | None, base: Path | None) -> tuple[str, str]:
+    """What the process with llama.cpp printed, and how it ended."""
+    from toolkit.inference.boot import python_command
+
+    command = python_command("toolkit.inference.probe:main", str(model or ""), str(base or ""))
+    environ = {**os.environ, "GGML_NO_BACKTRACE": "1"}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", env=environ, timeout=PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired as late:
+        said = late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else late.stdout or ""
+        return said, f"no answer within {PATIENCE:.0f} s"
+    return done.stdout, f"llama.cpp {ending(done.returncode, done.stderr)}"
 
 
 def ending(code: int, stderr: str) -> str:
@@ -263,5 +280,13 @@ def ending(code: int, stderr: str) -> str:
         return "was built for another processor; build it again: pip install --force-reinstall --no-cache-dir " + (
             "--no-binary llama-cpp-python llama-cpp-python"
         )
-    how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    how = f"died of {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
     return f"{how}: {last}" if last else how
+
+
+def signal_name(number: int) -> str:
+    """SIGKILL and the like, or the number where it has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from toolkit.benchmark.machine import cache_bytes
 from toolkit.benchmark.rivals import ORDINARY, SERVER, ordinary, served
 from toolkit.benchmark.rounds import Contender, Report, Row, rows_of, spread, take_turns
 from toolkit.contract.lens import Lens
+from toolkit.errors import EmotionLRMError
 from toolkit.inference.engine import CELLS, LONGEST, Engine
 
 Work = Callable[[Sequence[str], str], int]  # texts and a mode to how many were read
@@ -32,6 +32,7 @@ OURS = "emotion-lrm"
 MODES = ("fast", "explain")
 _ROOF, _READ = "one full batch", "emotion-lrm, tokens"
 _SERVED, _SINGLE_TURNS, _STARTS = 48, 15, 3
+_PLAIN = ("--lens", "author", "--mode", "explain")  # whatever environment and configuration file say
 _ALLOWANCE = 250_000_000  # bytes that a run may take besides weights and KV cache
 
 
@@ -204,18 +205,32 @@ def measure_memory(engine: Engine, path: Path) -> dict[str, int | None]:
     if sys.platform != "linux":
         return {**found, "peak": None}
     command = [sys.executable, "-c", _PEAK, str(path), str(engine.threads)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    told = _said(subprocess.run(command, capture_output=True, text=True, errors="replace", check=False))
     return {**found, "peak": 1024 * int(told.split()[-1])}
 
 
 def measure_startup(path: Path) -> dict[str, float]:
     """Seconds from the command to its end: its help, and one text explained; the medians of three starts."""
-    commands = {"help": ["--help"], "one_text": ["analyze", "--model", str(path), "I feel disappointed and ignored..."]}
+    one = ["analyze", "--model", str(path), *_PLAIN, "I feel disappointed and ignored..."]
+    commands = {"help": ["--help"], "one_text": one}
     return {name: statistics.median(_run(arguments) for _ in range(_STARTS)) for name, arguments in commands.items()}
 
 
 def _run(arguments: list[str]) -> float:
     began = time.perf_counter()
     command = [sys.executable, "-m", "toolkit.cli", *arguments]
-    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, env=dict(os.environ))
+    _said(subprocess.run(command, capture_output=True, text=True, errors="replace", check=False))
     return time.perf_counter() - began
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    """What a process wrote to standard output.
+
+    Raises:
+        EmotionLRMError: with the end of its standard error, where it failed.
+    """
+    if done.returncode:
+        last = " ".join(done.stderr.split())[-300:] or "it said nothing"
+        told = f"What is measured from outside ended with exit code {done.returncode}: {last}"
+        raise EmotionLRMError(told, "Look for the cause with: emotion-lrm doctor")
+    return done.stdout

@@ -19,4 +19,6 @@ def python_command(entry: str, *arguments: str) -> list[str]:
 
     The function finds ``arguments`` in ``sys.argv[1:]``.
     """
-    return [sys.executable, "-c", _CODE, json.dumps(sys.path), entry, *arguments]
+    # Importing skips whatever else people append there, such as a Path.
+    paths = [entry for entry in sys.path if isinstance(entry, str)]
+    return [sys.executable, "-c", _CODE, json.dumps(paths), entry, *arguments]

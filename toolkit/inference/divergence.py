@@ -12,6 +12,7 @@ from toolkit.contract.analysis import Analysis, Comparison, Divergence
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.errors import UsageError
+from toolkit.inference.request import refuse_lone_text, until_refused
 
 SHARED, LEFT_OUT = "shared10", "neutral"
 MOST_OUTSIDE = 0.6
@@ -48,14 +49,18 @@ def compare_many(
     """Every text through both lenses, in order; lazy, a few hundred texts at a time.
 
     Raises:
-        UsageError: for a taxonomy that is not shared, or a lens that the model lacks.
+        UsageError: for a taxonomy that is not shared, or a lens that the model lacks; for a text that cannot be read,
+            behind the comparisons of those before it.
     """
     check_shared(taxonomy)
-    waiting = iter(texts)
+    refused: list[UsageError] = []
+    waiting = until_refused(refuse_lone_text(texts), refused)
     while chunk := list(islice(waiting, CHUNK)):
         author, reader = (list(model.analyze_many(chunk, lens=lens, taxonomy=taxonomy, mode=mode)) for lens in Lens)
         for pair in zip(author, reader, strict=True):
             yield compare(*pair, model.noise_line)
+    if refused:
+        raise refused[0]
 
 
 def compare(author: Analysis, reader: Analysis, noise_line: float | None) -> Comparison:

@@ -48,7 +48,7 @@ class Survey:
 
 
 class Engine:
-    """A loaded GGUF that reads many texts. Not thread-safe: one caller at a time.
+    """A loaded GGUF that reads many texts. Not thread-safe, but several readings may go on by turns in one thread.
 
     Args:
         path: a GGUF whose vocabulary has one of the prompt's frames.
@@ -95,11 +95,7 @@ class Engine:
         self._writer = AnswerWriter(self.model, self.pen, self.frames, self.tries, by_grammar)
         self.adapter: NativeAdapter | None = None
         if lora is not None:
-            try:
-                self.swap(lora)
-            except BaseException:
-                self.close()
-                raise
+            self.swap(lora)
 
     def swap(self, lora: Path | None) -> None:
         """Read on with another adapter, or with the bare model, without loading the weights again.
@@ -123,7 +119,7 @@ class Engine:
             context.use_threads(single, self.threads)
 
     def close(self) -> None:
-        """Free contexts and weights."""
+        """Free contexts and weights; safe to call twice."""
         self.context.close()
         self.pen.close()
         self.model.close()
@@ -163,22 +159,22 @@ class Engine:
             watch: called for every text at work whenever its reasoning has grown by a token; of a text of several
                 windows it hears the words of the one that is explained.
         """
-        tasks = self._tasks(texts, lens, choose)
+        answers: dict[int, Explained] = {}
+        tasks = self._tasks(texts, lens, choose, answers)
         ready: deque[Task] = deque()
-        finished: dict[int, Explained] = {}
         due, more = 0, True
         try:
-            while more or ready or self._writer.busy:
+            while more or ready or self._writer.busy(answers):
                 more = self._fill(ready, tasks, lens)
-                finished |= self._writer.step()
+                self._writer.step()
                 if watch is not None:
-                    for task, written in self._writer.unfinished():
+                    for task, written in self._writer.unfinished(answers):
                         watch(task.number, task.prompt.window.text, task.reading, written)
-                while due in finished:
-                    yield finished.pop(due)
+                while due in answers:
+                    yield answers.pop(due)
                     due += 1
         finally:
-            self._writer.abandon()
+            self._writer.abandon(answers)
 
     def _fill(self, ready: deque[Task], tasks: Iterator[list[Task]], lens: Lens) -> bool:
         """Let sequences join while there is room, and read more where none is ready; says whether more may come."""
@@ -192,12 +188,14 @@ class Engine:
                 return read is not None
             ready.extend(read)
 
-    def _tasks(self, texts: Iterable[str | Window | None], lens: Lens, choose: Choose) -> Iterator[list[Task]]:
+    def _tasks(
+        self, texts: Iterable[str | Window | None], lens: Lens, choose: Choose, answers: dict[int, Explained]
+    ) -> Iterator[list[Task]]:
         """What is to be written, a pass of prompts at a time."""
         numbers = itertools.count()
         windows = (None if text is None else self._window(text, lens, choose) for text in texts)
         for read in self._reader.passes(windows, lens, keep=True):
-            yield [Task(next(numbers), prompt, *_decide(prompt, choose)) for prompt in read]
+            yield [Task(next(numbers), prompt, *_decide(prompt, choose), answers) for prompt in read]
 
     def _window(self, text: str | Window, lens: Lens, choose: Choose) -> Window:
         """The window that is explained: the whole text, or of several the clearest."""

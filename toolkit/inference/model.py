@@ -15,14 +15,14 @@ from toolkit.contract.answer import find_evidence, render_answer
 from toolkit.contract.lens import Lens, parse_lens
 from toolkit.contract.prompt import load_prompt
 from toolkit.contract.taxonomy import load_taxonomy
-from toolkit.errors import ModelError
+from toolkit.errors import ModelError, UsageError
 from toolkit.inference import store
 from toolkit.inference.abi import check_abi, self_test_on
 from toolkit.inference.calibration import Calibration, parse_calibration
 from toolkit.inference.divergence import compare_many
 from toolkit.inference.engine import Choose, Engine, Explained, Reading, Written
 from toolkit.inference.posterior import apply_temperature, best_native, coarsen
-from toolkit.inference.request import Wish, check_lens, check_wish, refuse_empty
+from toolkit.inference.request import Wish, check_lens, check_wish, refuse_empty, refuse_lone_text, until_refused
 
 # The number of a text, and what gives its reading with the reasoning that is written so far.
 Watch = Callable[[int, Callable[[], Analysis]], None]
@@ -115,16 +115,18 @@ class EmotionModel:
         taxonomy: str | None = None,
         mode: str = "explain",
         watch: Watch | None = None,
+        pauses: bool = False,
     ) -> Iterator[Analysis]:
-        """Read many texts: lazily, in order, with a bounded look-ahead. Errors as for :meth:`analyze`.
+        """Read many texts: lazily, in order, with a bounded look-ahead.
 
-        A source that never ends may yield None where no text is there at the moment: what was read so far goes on.
-
+        Errors as for :meth:`analyze`; of a text that is refused it comes behind the readings of those before it.
         Args:
+            pauses: whether the texts may hold None where none is there at the moment: what was read so far goes on.
             watch: called whenever a reasoning has grown, with the number of its text, from 0, and a function that gives
                 the unfinished analysis. The text of that is stripped, and of a long one only a part.
         """
-        return self._analyze(texts, check_wish(lens, taxonomy, mode, self.lenses, self.name), watch)
+        wish = check_wish(lens, taxonomy, mode, self.lenses, self.name)
+        return self._analyze(refuse_lone_text(texts), wish, watch, pauses)
 
     def analyze_in_slices(
         self,
@@ -181,21 +183,26 @@ class EmotionModel:
     def _check_lens(self, lens: Lens | str) -> Lens:
         return check_lens(lens, self.lenses, self.name)
 
-    def _analyze(self, texts: Iterable[str | None], wish: Wish, watch: Watch | None) -> Iterator[Analysis]:
+    def _analyze(
+        self, texts: Iterable[str | None], wish: Wish, watch: Watch | None, pauses: bool = False
+    ) -> Iterator[Analysis]:
         lens, taxonomy = wish.lens, wish.taxonomy
-        given, read = itertools.tee(text if text is None else refuse_empty(text) for text in texts)
+        refused: list[UsageError] = []
+        given, read = itertools.tee(until_refused(texts, refused, pauses))
         kept = (text for text in given if text is not None)
-        if wish.mode == "fast":
-            for text, reading in zip(kept, self.engine.read(read, lens), strict=True):
-                yield self._analysis(text, reading, lens, taxonomy, None)
-            return
 
         def choose(posterior: np.ndarray) -> int:
             return self._decide(posterior, lens, taxonomy)[2]
 
-        explained = self.engine.explain(read, lens, choose, watch and self._written(wish, watch))
-        for text, done in zip(kept, explained, strict=True):
-            yield self._analysis(text, done.reading, lens, taxonomy, done.reasoning)
+        if wish.mode == "fast":
+            for text, reading in zip(kept, self.engine.read(read, lens), strict=True):
+                yield self._analysis(text, reading, lens, taxonomy, None)
+        else:
+            explained = self.engine.explain(read, lens, choose, watch and self._written(wish, watch))
+            for text, done in zip(kept, explained, strict=True):
+                yield self._analysis(text, done.reading, lens, taxonomy, done.reasoning)
+        if refused:
+            raise refused[0]
 
     def _written(self, wish: Wish, watch: Watch) -> Written:
         """What turns the engine's words into an analysis, if whoever watches asks for one."""

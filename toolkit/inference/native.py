@@ -6,6 +6,7 @@ llama.cpp checks no bounds and aborts the process on misuse, so every call that 
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -48,17 +49,18 @@ class NativeModel:
         self.pointer: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:
             raise ModelError(f"llama.cpp cannot load {path}.", "Check it with: emotion-lrm convert verify FILE")
+        self._free = weakref.finalize(self, llama_cpp.llama_model_free, self.pointer)
         self.vocab: Any = llama_cpp.llama_model_get_vocab(self.pointer)
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
 
     def close(self) -> None:
-        """Free the weights; safe to call twice."""
-        if self.pointer:
-            llama_cpp.llama_model_free(self.pointer)
-            self.pointer = None
+        """Free the weights, which happens anyway where nothing refers to the model any more; safe to call twice."""
+        self._free()
+        self.pointer = None
 
     def encode(self, text: str, *, control: bool = False) -> list[int]:
         """Token ids without BOS or EOS; control tokens are recognised only with ``control``."""
+        _refuse_closed(self.pointer)
         raw = text.encode("utf-8", "replace")
         room = len(raw) + 8
         ids = (llama_cpp.llama_token * room)()
@@ -196,6 +198,8 @@ class NativeContext:
                 f"There is not enough memory for a context of {n_cells} tokens.",
                 "Close other programs, or use --mode fast.",
             )
+        self._free = weakref.finalize(self, llama_cpp.llama_free, self.pointer)
+        self._model = model  # which has to live as long
         self.memory: Any = llama_cpp.llama_get_memory(self.pointer)
         self.n_cells, self.n_batch, self.n_sequences, self.n_vocab = n_cells, n_batch, n_sequences, model.n_vocab
         self._tokens = np.zeros(n_batch, np.int32)
@@ -208,10 +212,9 @@ class NativeContext:
         self.evaluated = 0
 
     def close(self) -> None:
-        """Free the context; safe to call twice."""
-        if self.pointer:
-            llama_cpp.llama_free(self.pointer)
-            self.pointer = None
+        """Free the context, which happens anyway where nothing refers to it any more; safe to call twice."""
+        self._free()
+        self.pointer = None
 
     @property
     def room(self) -> int:
@@ -268,8 +271,9 @@ class NativeContext:
         """Evaluate the batch and empty it.
 
         Raises:
-            ModelError: where the KV cache is full or llama.cpp fails.
+            ModelError: where the KV cache is full, llama.cpp fails, or the context is closed.
         """
+        _refuse_closed(self.pointer)
         if not self._fill:
             return
         batch = llama_cpp.llama_batch()
@@ -324,7 +328,8 @@ class NativeContext:
 
     def drop(self, sequence: int, end: int = -1) -> None:
         """Forget a sequence, or what it holds before position ``end``; its cells are free again unless shared."""
-        llama_cpp.llama_memory_seq_rm(self.memory, sequence, -1, end)
+        if self.pointer:  # a reading that was left half done may be tidied up after the model was closed
+            llama_cpp.llama_memory_seq_rm(self.memory, sequence, -1, end)
 
     def save(self, sequence: int) -> np.ndarray:
         """Keys and values of a sequence as bytes, for :meth:`load` of a context of the same model."""
@@ -343,6 +348,11 @@ class NativeContext:
         """
         if not llama_cpp.llama_state_seq_set_data(self.pointer, _bytes(state), len(state), sequence):
             raise ModelError("llama.cpp could not take up a sequence.", "Report this with --debug.")
+
+
+def _refuse_closed(pointer: Any) -> None:
+    if not pointer:
+        raise ModelError("The model is closed.", "Load it again.")
 
 
 def _bytes(state: np.ndarray) -> Any:

@@ -6,10 +6,13 @@ import asyncio
 import atexit
 import contextlib
 import itertools
+import math
+import operator
 import queue
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from numbers import Real
 from typing import Any
 
 from toolkit.contract.analysis import Analysis
@@ -17,11 +20,9 @@ from toolkit.errors import ModelError, UsageError
 from toolkit.inference.fair_queue import FairQueue, Job
 from toolkit.inference.protocol import Request, RequestTimeoutError
 from toolkit.inference.request import Wish, refuse_empty
-from toolkit.inference.supervisor import Failure, Supervisor, fail
+from toolkit.inference.supervisor import Failure, Supervisor, fail, supervision_failed
 
 LOOK_EVERY = 5.0  # seconds
-
-_CLOSED = ModelError("The model was closed.", "Load it again.")
 
 
 class Pool:
@@ -123,10 +124,11 @@ class Pool:
     async def _supervise(self) -> None:
         looking = asyncio.create_task(self._look_after_workers())
         try:
-            failures = await asyncio.gather(*(supervisor.run() for supervisor in self.supervisors))
-            self._end(next((failure for failure in failures if failure), _CLOSED))
+            failures = await asyncio.gather(*map(self._keep, self.supervisors))
+            self._end(next((failure for failure in failures if failure), _closed()))
+        except BaseException as error:
+            self._end(supervision_failed(error))
         finally:
-            self._end(ModelError("The worker's supervision failed.", "Report this with --debug."))
             looking.cancel()
             for supervisor in self.supervisors:
                 supervisor.close()
@@ -134,6 +136,19 @@ class Pool:
             assert self._ended is not None
             for job in (*self._queue.drain(), *(job for one in self.supervisors for job in one.drain())):
                 fail(job.future, self._ended)
+            self._events.put({"failed": self._ended})  # whoever still waits for the start waits for nothing
+
+    async def _keep(self, supervisor: Supervisor) -> Failure | None:
+        """Run a supervisor to its end, and leave what it could not finish to the others."""
+        failure = await supervisor.run()
+        for job in supervisor.drain():
+            self._queue.put_back(job)
+        self._wake()
+        return failure
+
+    def _wake(self) -> None:
+        for supervisor in self.supervisors:
+            supervisor.wake()
 
     async def _look_after_workers(self) -> None:
         while True:
@@ -148,8 +163,7 @@ class Pool:
             error = RequestTimeoutError(f"The text was not read within {timeout:g} s.", "Allow more time.")
             job.timer = self._loop.call_later(timeout, fail, job.future, error)
         self._queue.put(job)
-        for supervisor in self.supervisors:
-            supervisor.wake()
+        self._wake()
 
     def _withdraw(self, job: Job) -> None:
         if job.timer is not None:
@@ -159,6 +173,38 @@ class Pool:
             supervisor.abandon(job)
 
     def _let_go(self) -> None:
-        self._end(_CLOSED)
+        self._end(_closed())
         for supervisor in self.supervisors:
             supervisor.close()
+
+
+def _closed() -> ModelError:
+    return ModelError("The model was closed.", "Load it again.")
+
+
+def check_count(name: str, value: object, least: int | None = 1) -> int:
+    """A whole number of whatever type, as an int.
+
+    Raises:
+        UsageError: where it is none, or less than ``least``.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise UsageError(f"{name} is no whole number but {value!r}.", "Pass an int.") from None
+    if least is not None and number < least:
+        raise UsageError(f"{name} is {number}, which is too few.", f"Pass at least {least}.")
+    return number
+
+
+def check_timeout(timeout: float | None) -> float | None:
+    """The seconds themselves.
+
+    Raises:
+        UsageError: where they are no number.
+    """
+    if timeout is None:
+        return None
+    if not isinstance(timeout, Real) or math.isnan(timeout):
+        raise UsageError(f"The timeout is no number but {timeout!r}.", "Pass seconds, or None to wait for ever.")
+    return float(timeout)

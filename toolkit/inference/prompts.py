@@ -42,7 +42,9 @@ class Reading:
 class Window:
     """A piece of a text that one sequence takes; ``last`` says whether it ends its text.
 
-    ``chosen`` is what all windows of its text say together, and the label that is argued for.
+    Attributes:
+        text: what may be quoted of it, without a word that is cut at either end.
+        chosen: what all windows of its text say together, and the label that is argued for.
     """
 
     tokens: list[int]
@@ -133,8 +135,18 @@ class PromptReader:
         found = []
         for start in range(0, len(tokens) - overlap, size - overlap):
             part = tokens[start : start + size]
-            found.append(Window(part, self._model.decode(part), last=start + size >= len(tokens)))
+            found.append(Window(part, self._whole_words(tokens, start, start + size), start + size >= len(tokens)))
         return found
+
+    def _whole_words(self, tokens: list[int], start: int, end: int) -> str:
+        """The text of some tokens, without the parts of words that go on before or behind them."""
+        text, before, after = map(self._model.decode, (tokens[start:end], tokens[:start][-8:], tokens[end : end + 8]))
+        first, last = 0, len(text)
+        if before[-1:].isalnum():
+            first = next((i for i, character in enumerate(text) if not character.isalnum()), last)
+        if after[:1].isalnum():
+            last = next((i for i in range(last, first, -1) if not text[i - 1].isalnum()), first)
+        return text[first:last]
 
     def passes(self, windows: Iterable[Window | None], lens: Lens, keep: bool = False) -> Iterator[list[Prompt]]:
         """Read the windows and hand them out in order, a list for each pass; a window may overtake a few others where

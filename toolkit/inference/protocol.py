@@ -9,11 +9,13 @@ To the worker::
 From the worker::
 
     {"progress": [done, total, step]}                  while a model is built on first use
-    {"ready": {"name": ..., "lenses": [...], "noise_line": ...}} or {"failed": {"type", "message", "hint"}}
-    {"alive": true}                                    every second, whatever it is doing
+    {"ready": {"name": ..., "lenses": [...], "noise_line": ...}} or {"failed": error}
+    {"alive": 41}                                      every second, whatever it does; the number grows as it gets on
     {"begun": 7}                                       the engine has it now
     {"id": 7, "partial": {...}}                        the analysis so far, of a request that asked for it with "stream"
-    {"id": 7, "analysis": {...}}, {"id": 7, "error": {...}} or {"id": 7, "dropped": true}
+    {"id": 7, "analysis": {...}}, {"id": 7, "error": error} or {"id": 7, "dropped": true}
+
+where an error is {"type", "message", "hint", "traceback"}.
 
 The end of its input ends the worker. Nothing is pickled: whoever reads a line gets strings and numbers, no objects.
 """
@@ -21,6 +23,8 @@ The end of its input ends the worker. Nothing is pickled: whoever reads a line g
 from __future__ import annotations
 
 import json
+import logging
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +34,8 @@ from toolkit.contract.analysis import Analysis
 from toolkit.contract.lens import Lens
 from toolkit.errors import ConfigError, DataError, EmotionLRMError, ModelError, UsageError
 from toolkit.inference.request import Wish
+
+log = logging.getLogger(__name__)
 
 
 class QueueFullError(EmotionLRMError):
@@ -108,7 +114,11 @@ def analysis_from(told: Mapping[str, Any], text: str) -> Analysis:
 
 
 def error_message(error: BaseException) -> dict[str, str]:
-    """A failure as it travels. What nobody expected becomes a ModelError that names its type."""
+    """A failure as it travels, with its traceback. What nobody expected becomes a ModelError that names its type."""
+    return {**_told(error), "traceback": "".join(traceback.format_exception(error))}
+
+
+def _told(error: BaseException) -> dict[str, str]:
     if isinstance(error, (EmotionLRMError, ConvertError)):
         kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _KINDS)
         return {"type": kind, "message": str(error), "hint": error.hint}
@@ -119,5 +129,9 @@ def error_message(error: BaseException) -> dict[str, str]:
 
 
 def error_from(told: Mapping[str, str]) -> EmotionLRMError | ConvertError:
-    """The failure that :func:`error_message` was made from, of the same type."""
-    return _KINDS.get(told["type"], EmotionLRMError)(told["message"], told["hint"])
+    """The failure that :func:`error_message` was made from, of the same type; ``--debug`` shows where it happened."""
+    error = _KINDS.get(told["type"], EmotionLRMError)(told["message"], told["hint"])
+    if where := told.get("traceback"):
+        error.add_note(f"In the worker process: {where}")
+        log.debug("In the worker process: %s", where)
+    return error

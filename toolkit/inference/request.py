@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 from toolkit.contract.lens import Lens, check_pair, parse_lens
 from toolkit.errors import UsageError
 
 MODES = ("fast", "explain")
+T = TypeVar("T")
 
 
 class Options(TypedDict, total=False):
@@ -61,14 +62,41 @@ def check_lens(lens: Lens | str, known: Sequence[Lens], model: str) -> Lens:
     return lens
 
 
-def refuse_empty(text: str) -> str:
+def refuse_empty(text: object, which: str = "The text") -> str:
     """The text itself.
 
     Raises:
-        UsageError: where it holds nothing but white space, or is no string at all.
+        UsageError: naming ``which``, where it holds nothing but white space, or is no string at all.
     """
     if not isinstance(text, str):
-        raise UsageError(f"The text is no string but {type(text).__name__}.", "Pass a str.")
+        raise UsageError(f"{which} is no string but {type(text).__name__}.", "Pass a str.")
     if not text.strip():
-        raise UsageError("The text is empty.", "Pass at least one word.")
+        raise UsageError(f"{which} is empty.", "Pass at least one word.")
     return text
+
+
+def refuse_lone_text(texts: Iterable[T]) -> Iterable[T]:
+    """The texts themselves.
+
+    Raises:
+        UsageError: where they are one string, whose letters would be read one by one.
+    """
+    if isinstance(texts, str):
+        raise UsageError("One text was given where several belong.", "Pass a list, or call analyze or compare.")
+    return texts
+
+
+def until_refused(texts: Iterable[T], refused: list[UsageError], pauses: bool = False) -> Iterator[T]:
+    """The texts before the first that cannot be read; why it cannot goes into ``refused``.
+
+    Args:
+        pauses: let a None pass.
+    """
+    for number, text in enumerate(texts):
+        try:
+            if text is not None or not pauses:
+                refuse_empty(text, f"The text at index {number}")
+        except UsageError as error:
+            refused.append(error)
+            return
+        yield text

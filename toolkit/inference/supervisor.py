@@ -22,11 +22,10 @@ from typing import IO, Any
 
 from convert.errors import ConvertError
 from toolkit.contract.analysis import Analysis
-from toolkit.errors import EmotionLRMError
+from toolkit.errors import EmotionLRMError, ModelError
 from toolkit.inference.boot import python_command
 from toolkit.inference.fair_queue import FairQueue, Job
 from toolkit.inference.protocol import WorkerDiedError, analysis_from, decode, encode, error_from
-from toolkit.inference.turns import LONG
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +34,9 @@ STALL = 30.0  # seconds without an answer after which a worker that is stuck in 
 # Looks (pool.LOOK_EVERY) without a sign of life before a worker is replaced. Looks and not seconds: a parent that was
 # itself stopped, or got no processor, must not take that for silence.
 SILENT_LOOKS = 6
+# The same without a step of the model while it has a text: a quarter of an hour. A step is one forward pass or a few,
+# which take minutes where a large model has a slow processor, and a worker that is merely slow must be left alone.
+STUCK_LOOKS = 180
 GRACE = 5.0  # seconds that a worker gets to end once its output has
 STARTS = 5  # times in a row that a worker may fail to start
 ENTRY = "toolkit.inference.worker_process:main"
@@ -60,7 +62,7 @@ class Supervisor:
         self._heard = time.monotonic()
         self._closing = self._ready = False
         self._process: Process | None = None
-        self._silent_looks = 0
+        self._silent_looks = self._stuck_looks = self._steps = 0
         self._replaced = ""  # why we ended the worker ourselves
         self._blameless = False
         self._folder = Path.cwd()  # a relative path still means the same when a worker is started again
@@ -68,7 +70,8 @@ class Supervisor:
     @property
     def pid(self) -> int | None:
         """The process id of the worker that runs now."""
-        return self._process.pid if self._process else None
+        process = self._process  # other threads ask
+        return process.pid if process else None
 
     @property
     def ready(self) -> bool:
@@ -76,13 +79,24 @@ class Supervisor:
         return self._ready and not self._closing
 
     async def run(self) -> Failure | None:
-        """Keep a worker until :meth:`close`, which returns None, or until it cannot be started any more."""
+        """Keep a worker until :meth:`close`, which returns None, or until it cannot be had any more; returns why."""
+        try:
+            outcome = await self._keep()
+        except Exception as error:
+            outcome = supervision_failed(error)
+        self._ready, self._process = False, None
+        if self._closing:
+            return None
+        self._bury(str(outcome))
+        self._tell({"failed": outcome})
+        return outcome
+
+    async def _keep(self) -> Failure | None:
         failures = 0
         outcome: Failure | None = None
         while not self._closing and failures < STARTS:
             self._ready = False
-            with tempfile.TemporaryFile() as stderr:
-                outcome = await self._life(stderr)
+            outcome = await self._life()
             if self._closing:
                 break
             failures = 0 if self._ready else failures + 1
@@ -90,9 +104,6 @@ class Supervisor:
             if not isinstance(outcome, WorkerDiedError):
                 break  # it said itself why it cannot start: another attempt would say the same
             await asyncio.sleep(0.1 * failures)
-        if self._closing:
-            return None
-        self._tell({"failed": outcome})
         return outcome
 
     def close(self) -> None:
@@ -108,17 +119,20 @@ class Supervisor:
     def abandon(self, job: Job) -> None:
         """Nobody waits for a job any more: keep the worker from beginning it, and from reading on in a long text."""
         pipe = self._process.stdin if self._process else None
-        stoppable = not job.begun or len(job.request.text) > LONG
+        stoppable = not job.begun or job.long
         if job.request.number in self._running and stoppable and pipe and not pipe.is_closing():
             pipe.write(encode({"drop": job.request.number}))
 
     def look(self) -> None:
-        """Replace a worker that hangs, or that has answered nothing for long while it holds an abandoned text."""
+        """Replace a worker that hangs, is stuck, or answers nothing for long while it holds an abandoned text."""
         self._silent_looks += 1
-        held = any(job.abandoned and job.begun for job in self._running.values())
+        self._stuck_looks += 1
+        begun = [job for job in self._running.values() if job.begun]
         if self._silent_looks > SILENT_LOOKS:
             self._replace("it hung", blameless=False)
-        elif held and time.monotonic() - self._heard > STALL:
+        elif begun and self._stuck_looks > STUCK_LOOKS:
+            self._replace("it was stuck in native code", blameless=False)
+        elif any(job.abandoned for job in begun) and time.monotonic() - self._heard > STALL:
             self._replace("it was stuck in a text that nobody waited for", blameless=True)
 
     def _replace(self, why: str, blameless: bool) -> None:
@@ -135,38 +149,54 @@ class Supervisor:
 
     # One life of the worker
 
-    async def _life(self, stderr: IO[bytes]) -> Failure:
+    async def _life(self) -> Failure:
         """Start a worker and serve it until it ends; returns how it ended."""
-        environ = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # an abort would call a debugger first
         try:
-            process = await asyncio.create_subprocess_exec(
-                *python_command(ENTRY),
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=stderr,
-                env=environ,
-                cwd=self._folder,
-                limit=1 << 24,
-            )
+            stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
         except OSError as error:
-            return WorkerDiedError(f"No worker process can be started: {error}.", "Close other programs.")
-        self._process, failed = process, None
-        self._silent_looks, self._replaced = 0, ""
+            return WorkerDiedError(f"No temporary file can be made: {error}.", "Free some space, or set TMPDIR.")
+        with stderr:
+            try:
+                process = await self._start(stderr)
+            except OSError as error:
+                return WorkerDiedError(f"No worker process can be started: {error}.", "Close other programs.")
+            failed, code = await self._serve(process)
+            how = f"was ended because {self._replaced}" if self._replaced else f"ended with {_cause(code, stderr)}"
+        return failed or WorkerDiedError(f"The worker process {how}.", _REPORT)
+
+    async def _start(self, stderr: IO[bytes]) -> Process:
+        environ = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # an abort would call a debugger first
+        process = await asyncio.create_subprocess_exec(
+            *python_command(ENTRY),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=stderr,
+            env=environ,
+            cwd=self._folder,
+            limit=1 << 24,
+        )
+        self._process, self._replaced = process, ""
+        self._silent_looks = self._stuck_looks = self._steps = 0
         if self._closing:
             self.close()
+        return process
+
+    async def _serve(self, process: Process) -> tuple[Failure | None, int]:
+        """Feed a worker until it ends; returns the failure that it reported, if it did, and its exit code."""
+        failed = None
         feeding = asyncio.create_task(self._feed(process))
+        feeding.add_done_callback(lambda done: None if done.cancelled() else _kill(process))  # it would wait for ever
         try:
             failed = await self._listen(process)
-        except (ValueError, KeyError) as error:  # not our protocol: replace it
+        except Exception as error:  # not our protocol: replace it
             log.warning("A worker process spoke nonsense: %r", error)
             _kill(process)
         finally:
             feeding.cancel()
+            code = await _end(process)
             with contextlib.suppress(asyncio.CancelledError, OSError):
                 await feeding
-            code = await _end(process)
-        how = f"was ended because {self._replaced}" if self._replaced else f"ended with {_cause(code, stderr)}"
-        return failed or WorkerDiedError(f"The worker process {how}.", _REPORT)
+        return failed, code
 
     async def _listen(self, process: Process) -> Failure | None:
         """Take messages until the worker's output ends; returns the failure that it reported, if it did."""
@@ -177,8 +207,10 @@ class Supervisor:
             self._silent_looks = 0
             message = decode(line)
             if "alive" in message:
+                if message["alive"] != self._steps:
+                    self._steps, self._stuck_looks = message["alive"], 0
                 continue
-            self._heard = time.monotonic()
+            self._heard, self._stuck_looks = time.monotonic(), 0
             if "failed" in message:
                 return error_from(message["failed"])
             if "partial" in message:
@@ -200,11 +232,12 @@ class Supervisor:
             job.told(analysis_from(message["partial"], job.request.text))
 
     def _settle(self, message: Mapping[str, Any]) -> None:
-        job = self._running.pop(message["id"])
+        job = self._running[message["id"]]
         if "analysis" in message:
             succeed(job.future, analysis_from(message["analysis"], job.request.text))
         elif "error" in message:
             fail(job.future, error_from(message["error"]))
+        del self._running[message["id"]]  # only now: what makes no sense is no answer
 
     async def _feed(self, process: Process) -> None:
         """Send the worker requests, a bounded number ahead of what its engine has begun."""
@@ -226,12 +259,16 @@ class Supervisor:
             self._suspects.popleft()
         if self._suspects:
             return None if self._running else self._suspects.popleft()
-        ahead = 0
-        for job in self._running.values():
-            if job.deaths:
-                return None
-            ahead += not job.begun
-        return self._queue.take() if ahead < AHEAD else None
+        running = self._running.values()
+        if any(job.deaths for job in running):
+            return None
+        found = None if any(job.long for job in running) else self._queue.take(long=True)
+        if found is None and sum(not job.begun and not job.long for job in running) < AHEAD:
+            found = self._queue.take()
+        if found is not None and found.deaths:  # it ended a worker that is gone for good
+            self._suspects.append(found)
+            return self._next()
+        return found
 
     def _bury(self, cause: str) -> None:
         """Blame the worker's end on what its engine had; the rest waits again as if nothing had happened."""
@@ -249,6 +286,17 @@ class Supervisor:
             else:
                 job.deaths = 1
                 self._suspects.appendleft(job)
+
+
+def supervision_failed(error: BaseException) -> Failure:
+    """What nobody expected here, as callers are to hear of it."""
+    log.debug("The supervision of a worker failed.", exc_info=error)
+    failure = ModelError(
+        f"The worker's supervision failed with {type(error).__name__}: {error}",
+        "Run it again with --debug, and report the traceback.",
+    )
+    failure.__cause__ = error
+    return failure
 
 
 _REPORT = "Try again; if it happens again, run: emotion-lrm doctor"

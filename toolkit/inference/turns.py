@@ -34,7 +34,14 @@ class Model(Protocol):
     def noise_line(self) -> float | None: ...
 
     def analyze_many(
-        self, texts: Iterable[str | None], *, lens: Lens, taxonomy: str, mode: str, watch: Watch | None = None
+        self,
+        texts: Iterable[str | None],
+        *,
+        lens: Lens,
+        taxonomy: str,
+        mode: str,
+        watch: Watch | None = None,
+        pauses: bool = False,
     ) -> Iterator[Analysis]: ...
 
     def analyze_in_slices(
@@ -43,9 +50,15 @@ class Model(Protocol):
 
 
 class Inbox:
-    """The requests that wait, by group, and the long ones; one thread fills it and another takes."""
+    """The requests that wait, by group, and the long ones; one thread fills it and another takes.
+
+    Attributes:
+        steps: grows while the model gets on with what it took: whenever it asks for more, writes on or is done with a
+            slice, so that somebody who sees it stand still knows that native code is stuck.
+    """
 
     def __init__(self) -> None:
+        self.steps = 0
         self._groups: dict[Wish, deque[Request]] = {}
         self._long: deque[Request] = deque()
         self._filled = threading.Condition()
@@ -108,10 +121,10 @@ def take_turns(model: Model, inbox: Inbox, send: Send) -> None:
     while True:
         wish = inbox.next_group()
         if wish is not None:
-            _turn(model, wish, _Feed(wish, inbox, send), send)
+            _turn(model, _Feed(wish, inbox, send))
         request = inbox.long()
         if slices is None or slices.request is not request:  # the one before may have been dropped
-            slices = _Slices(model, request, send) if request else None
+            slices = _Slices(model, request, inbox, send) if request else None
         if slices is not None and (answer := slices.read_on()):
             if inbox.drop(slices.request.number):
                 send(answer)
@@ -121,19 +134,21 @@ def take_turns(model: Model, inbox: Inbox, send: Send) -> None:
 class _Slices:
     """A long text that is being read."""
 
-    def __init__(self, model: Model, request: Request, send: Send) -> None:
+    def __init__(self, model: Model, request: Request, inbox: Inbox, send: Send) -> None:
         self.request, wish = request, request.wish
         self._slices = model.analyze_in_slices(
             request.text,
             lens=wish.lens,
             taxonomy=wish.taxonomy,
             mode=wish.mode,
-            watch=watching(lambda _: request, send),
+            watch=watching(lambda _: request, inbox, send),
         )
+        self._inbox = inbox
         send({"begun": request.number})
 
     def read_on(self) -> dict[str, Any] | None:
         """Read one slice; returns the answer once it is there."""
+        self._inbox.steps += 1
         try:
             analysis = next(self._slices)
         except Exception as error:
@@ -145,18 +160,19 @@ class _Feed:
     """The texts of one turn, and which of them the engine has not answered yet."""
 
     def __init__(self, wish: Wish, inbox: Inbox, send: Send) -> None:
-        self._wish, self._inbox, self._send = wish, inbox, send
+        self.wish, self.inbox, self.send = wish, inbox, send
         self.open: deque[Request] = deque()
 
     def texts(self) -> Iterator[str | None]:
         """Every text as the engine asks for one; None while it has work and no text waits."""
         taken = 0
-        while taken < TURN or not self._inbox.others_wait(self._wish):
-            request = self._inbox.take(self._wish)
+        while taken < TURN or not self.inbox.others_wait(self.wish):
+            self.inbox.steps += 1
+            request = self.inbox.take(self.wish)
             if request is not None:
                 taken += 1
                 self.open.append(request)
-                self._send({"begun": request.number})
+                self.send({"begun": request.number})
                 yield refuse_empty(request.text)
             elif self.open:
                 yield None
@@ -165,38 +181,41 @@ class _Feed:
 
     def first(self) -> list[Request]:
         """The request that was to be next: it bears a failure that came before any text was read."""
-        request = self._inbox.take(self._wish)
+        request = self.inbox.take(self.wish)
         return [request] if request else []
 
 
-def _turn(model: Model, wish: Wish, feed: _Feed, send: Send) -> None:
+def _turn(model: Model, feed: _Feed) -> None:
     """Read texts until the turn is over; what a failure leaves unanswered is read once more, each text alone."""
     try:
-        _answer(model, wish, feed.texts(), feed.open, send)
+        _answer(model, feed, feed.texts(), feed.open)
     except Exception as error:
         left = list(feed.open) or feed.first()
         if len(left) == 1:
-            send({"id": left[0].number, "error": error_message(error)})
+            feed.send({"id": left[0].number, "error": error_message(error)})
             return
         for request in left:
             try:
-                _answer(model, wish, [refuse_empty(request.text)], deque([request]), send)
+                _answer(model, feed, [refuse_empty(request.text)], deque([request]))
             except Exception as own:
-                send({"id": request.number, "error": error_message(own)})
+                feed.send({"id": request.number, "error": error_message(own)})
 
 
-def _answer(model: Model, wish: Wish, texts: Iterable[str | None], asked: deque[Request], send: Send) -> None:
-    answered = 0
-    watch = watching(lambda number: asked[number - answered], send)
-    analyses = model.analyze_many(texts, lens=wish.lens, taxonomy=wish.taxonomy, mode=wish.mode, watch=watch)
+def _answer(model: Model, feed: _Feed, texts: Iterable[str | None], asked: deque[Request]) -> None:
+    answered, wish = 0, feed.wish
+    watch = watching(lambda number: asked[number - answered], feed.inbox, feed.send)
+    analyses = model.analyze_many(
+        texts, lens=wish.lens, taxonomy=wish.taxonomy, mode=wish.mode, watch=watch, pauses=True
+    )
     for answered, analysis in enumerate(analyses, 1):  # noqa: B007 - watch looks at it
-        send({"id": asked.popleft().number, "analysis": analysis_message(analysis)})
+        feed.send({"id": asked.popleft().number, "analysis": analysis_message(analysis)})
 
 
-def watching(request_of: Callable[[int], Request], send: Send) -> Watch:
+def watching(request_of: Callable[[int], Request], inbox: Inbox, send: Send) -> Watch:
     """What passes on how far a reasoning is, to those who asked for it."""
 
     def watch(number: int, so_far: Callable[[], Analysis]) -> None:
+        inbox.steps += 1
         request = request_of(number)
         if request.stream:
             send({"id": request.number, "partial": analysis_message(so_far())})

@@ -14,24 +14,24 @@ from typing import TypedDict, Unpack
 from convert.errors import ConvertError
 from toolkit.contract.analysis import Analysis, Comparison
 from toolkit.contract.lens import Lens, parse_lens
-from toolkit.errors import EmotionLRMError
-from toolkit.inference.divergence import compare_many
-from toolkit.inference.pool import Pool
+from toolkit.errors import EmotionLRMError, UsageError
+from toolkit.inference.divergence import check_shared, compare
+from toolkit.inference.pool import Pool, check_count, check_timeout
 from toolkit.inference.protocol import QueueFullError
-from toolkit.inference.request import Options, Wish, check_wish, refuse_empty
+from toolkit.inference.request import Options, Wish, check_wish, refuse_empty, refuse_lone_text
 from toolkit.inference.supervisor import Failure
 from toolkit.inference.tuning import free_threads
 
 CAPACITY, LOOK_AHEAD = 1024, 128
+Progress = Callable[[int, int, str], None]
 
 
 class Loading(TypedDict, total=False):
-    """The keywords of :meth:`WorkerModel.load`."""
+    """The keywords of :meth:`WorkerModel.load`, ``progress`` apart."""
 
     threads: int | None
     gpu_layers: int
     adapter: str | Path | None
-    progress: Callable[[int, int, str], None] | None
     workers: int
     capacity: int
 
@@ -41,8 +41,9 @@ class WorkerModel:
 
     Safe to use from many threads and, through :meth:`submit`, from asyncio. Requests that arrive together are read
     together, and callers take turns. When a worker dies, what it was reading is read once more; a text that ends a
-    worker twice fails, and only that. A worker that hangs is ended and counts as dead. Workers end with the process
-    that made them, however it ends.
+    worker twice fails, and only that. A worker that hangs or is stuck is ended and counts as dead. Workers end with the
+    process that made them, however it ends. ``timeout`` is everywhere the seconds in which a text must be read from
+    when it is handed over.
 
     Examples:
         >>> with WorkerModel.load() as model:                                   # doctest: +SKIP
@@ -62,7 +63,7 @@ class WorkerModel:
         threads: int | None = None,
         gpu_layers: int = 0,
         adapter: str | Path | None = None,
-        progress: Callable[[int, int, str], None] | None = None,
+        progress: Progress | None = None,
         workers: int = 1,
         capacity: int = CAPACITY,
     ) -> WorkerModel:
@@ -73,20 +74,14 @@ class WorkerModel:
             capacity: how many requests may be unanswered at once.
 
         Raises:
+            UsageError: for a number that is none or too small.
             ModelError: for an unknown or unusable model, or workers that do not start.
             ConvertError: for a damaged file or a build that cannot be finished.
         """
-        if threads is None and workers > 1:
-            threads = max(1, free_threads() // workers)
-        files = {name: str(path) if path else None for name, path in (("model", model), ("adapter", adapter))}
-        wanted = {**files, "threads": threads, "gpu_layers": gpu_layers}
-        pool = Pool(wanted, workers, capacity)
-        try:
-            told = pool.start(progress)
-        except BaseException:
-            pool.close()
-            raise
-        return cls(pool, told["name"], tuple(map(parse_lens, told["lenses"])), told["noise_line"])
+        pool = pool_for(
+            model, threads=threads, gpu_layers=gpu_layers, adapter=adapter, workers=workers, capacity=capacity
+        )
+        return cls(pool, *start(pool, progress))
 
     def __enter__(self) -> WorkerModel:
         return self
@@ -97,7 +92,7 @@ class WorkerModel:
     @property
     def pids(self) -> list[int]:
         """The process ids of the workers that run now."""
-        return [supervisor.pid for supervisor in self._pool.supervisors if supervisor.pid is not None]
+        return [pid for supervisor in self._pool.supervisors if (pid := supervisor.pid) is not None]
 
     @property
     def ready(self) -> bool:
@@ -129,23 +124,33 @@ class WorkerModel:
         self, texts: Iterable[str], *, timeout: float | None = None, **options: Unpack[Options]
     ) -> Iterator[Analysis]:
         """Read many texts: lazily, in order, with a bounded look-ahead; the first failure ends it."""
-        return _until_failure(self._stream(texts, self.wish(**options), timeout))
+        return _until_failure(self.outcomes(texts, timeout=timeout, **options))
 
-    def compare(self, text: str, *, taxonomy: str | None = None, mode: str = "explain") -> Comparison:
-        """Read one text through both lenses."""
-        return next(self.compare_many([refuse_empty(text)], taxonomy=taxonomy, mode=mode))
+    def compare(
+        self, text: str, *, taxonomy: str | None = None, mode: str = "explain", timeout: float | None = None
+    ) -> Comparison:
+        """Read one text through both lenses. Errors as for :meth:`compare_many`."""
+        return next(self.compare_many([refuse_empty(text)], taxonomy=taxonomy, mode=mode, timeout=timeout))
 
     def compare_many(
-        self, texts: Iterable[str], *, taxonomy: str | None = None, mode: str = "explain"
+        self, texts: Iterable[str], *, taxonomy: str | None = None, mode: str = "explain", timeout: float | None = None
     ) -> Iterator[Comparison]:
-        """Read many texts through both lenses, as ``EmotionModel.compare_many`` does."""
-        return compare_many(self, texts, taxonomy=taxonomy, mode=mode)
+        """Read many texts through both lenses: lazily, in order; the first failure ends it.
+
+        Raises:
+            UsageError: as for :meth:`wish`, and for a taxonomy that the lenses do not share.
+        """
+        wishes = both_wishes(self, taxonomy, mode)
+        asked = ((text, wish) for text in refuse_lone_text(texts) for wish in wishes)
+        readings = _until_failure(self._stream(asked, check_timeout(timeout)))
+        return (compare(author, next(readings), self.noise_line) for author in readings)
 
     def outcomes(
         self, texts: Iterable[str], *, timeout: float | None = None, **options: Unpack[Options]
-    ) -> Iterator[Analysis | Failure]:
+    ) -> Generator[Analysis | Failure, None, None]:
         """As :meth:`analyze_many`, but a text that fails gives its error in its place and the rest goes on."""
-        return self._stream(texts, self.wish(**options), timeout)
+        wish = self.wish(**options)
+        return self._stream(((text, wish) for text in refuse_lone_text(texts)), check_timeout(timeout))
 
     def submit(
         self, text: str, *, timeout: float | None = None, caller: Hashable = None, **options: Unpack[Options]
@@ -158,11 +163,16 @@ class WorkerModel:
 
         Raises:
             QueueFullError: where ``capacity`` requests are unanswered.
-            UsageError: for an empty text, and as for :meth:`wish`.
+            UsageError: for an empty text, a timeout that is no number, a caller that has no hash, and as for
+                :meth:`wish`.
 
         The future may hold a RequestTimeoutError, a WorkerDiedError where the text ended two workers, and a ModelError
         where the model was closed or cannot be loaded any more.
         """
+        try:
+            hash(caller)
+        except TypeError as error:
+            raise UsageError(f"The caller cannot be told from others: {error}.", "Pass a str or an int.") from None
         return self._submit(text, self.wish(**options), timeout, threading.get_ident() if caller is None else caller)
 
     def stream(
@@ -173,7 +183,7 @@ class WorkerModel:
         In fast mode the whole is all there is. The text is asked for with the first ``next``, and closing the iterator
         gives it up. Errors as for :meth:`submit` and in what it returns.
         """
-        return self._follow(refuse_empty(text), self.wish(**options), timeout)
+        return self._follow(refuse_empty(text), self.wish(**options), check_timeout(timeout))
 
     def _follow(self, text: str, wish: Wish, timeout: float | None) -> Generator[Analysis, None, None]:
         so_far: SimpleQueue[Analysis | None] = SimpleQueue()
@@ -190,6 +200,7 @@ class WorkerModel:
         told: Callable[[Analysis], object] | None = None,
     ) -> Future[Analysis]:  # fmt: skip
         refuse_empty(text)
+        timeout = check_timeout(timeout)
         if not self._pool.room.acquire(blocking=False):
             raise QueueFullError(
                 f"{self._pool.capacity} texts are waiting already.", "Try again in a moment, or allow for more of them."
@@ -197,12 +208,12 @@ class WorkerModel:
         return self._pool.enqueue(text, wish, timeout, caller, told)
 
     def _stream(
-        self, texts: Iterable[str], wish: Wish, timeout: float | None
+        self, asked: Iterable[tuple[str, Wish]], timeout: float | None
     ) -> Generator[Analysis | Failure, None, None]:
         caller = object()
         pending: deque[Future[Analysis]] = deque()
         try:
-            for text in texts:
+            for text, wish in asked:
                 while pending and (pending[0].done() or len(pending) >= LOOK_AHEAD):
                     yield _outcome(pending.popleft())
                 while not self._pool.room.acquire(blocking=not pending):
@@ -213,6 +224,43 @@ class WorkerModel:
         finally:
             for future in pending:
                 future.cancel()
+
+
+def pool_for(
+    model: str | Path | None = None, *, threads: int | None = None, gpu_layers: int = 0,
+    adapter: str | Path | None = None, workers: int = 1, capacity: int = CAPACITY,
+) -> Pool:  # fmt: skip
+    """The workers that :meth:`WorkerModel.load` is asked for, which are still to be started.
+
+    Raises:
+        UsageError: for a number that is none or too small.
+    """
+    workers, capacity = check_count("workers", workers), check_count("capacity", capacity)
+    if threads is None and workers > 1:
+        threads = max(1, free_threads() // workers)
+    files = {name: str(path) if path else None for name, path in (("model", model), ("adapter", adapter))}
+    threads = None if threads is None else check_count("threads", threads)
+    wanted = {**files, "threads": threads, "gpu_layers": check_count("gpu_layers", gpu_layers, least=None)}
+    return Pool(wanted, workers, capacity)
+
+
+def start(pool: Pool, progress: Progress | None = None) -> tuple[str, tuple[Lens, ...], float | None]:
+    """Start a pool and wait until its model is loaded; returns its name, lenses and noise line.
+
+    Errors as for :meth:`WorkerModel.load`; a ModelError too where another thread closes the pool meanwhile.
+    """
+    try:
+        told = pool.start(progress)
+    except BaseException:
+        pool.close()
+        raise
+    return told["name"], tuple(map(parse_lens, told["lenses"])), told["noise_line"]
+
+
+def both_wishes(model: WorkerModel, taxonomy: str | None, mode: str) -> list[Wish]:
+    """What a comparison asks for: one wish a lens. Errors as for :meth:`WorkerModel.compare_many`."""
+    check_shared(taxonomy)
+    return [model.wish(lens=lens, taxonomy=taxonomy, mode=mode) for lens in Lens]
 
 
 def _until_failure(outcomes: Generator[Analysis | Failure, None, None]) -> Iterator[Analysis]:

@@ -39,7 +39,7 @@ def serve(load: Load) -> None:
     _die_with(wanted.pop("parent"))
     inbox = Inbox()
     threading.Thread(target=_listen, args=(requests, inbox, send), daemon=True).start()
-    threading.Thread(target=_beat, args=(send,), daemon=True).start()
+    threading.Thread(target=_beat, args=(inbox, send), daemon=True).start()
     try:
         model = load(wanted, lambda done, total, step: send({"progress": [done, total, step]}))
     except Exception as error:
@@ -68,10 +68,10 @@ def _listen(requests: BinaryIO, inbox: Inbox, send: Send) -> None:
         os._exit(0)  # the parent closed the pipe or is dead; native code needs no farewell
 
 
-def _beat(send: Send) -> None:
-    """Say from time to time that this process runs, however long its native code is busy with one text."""
+def _beat(inbox: Inbox, send: Send) -> None:
+    """Say from time to time that this process runs, and how far its model is, however long one step of it takes."""
     while True:
-        send({"alive": True})
+        send({"alive": inbox.steps})
         time.sleep(BEAT)
 
 

@@ -34,12 +34,17 @@ class Explained:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A prompt to be answered with ``label``; ``number`` tells the tasks apart, ``reading`` goes into the answer."""
+    """A prompt to be answered with ``label``; ``reading`` goes into the answer.
+
+    Attributes:
+        answers: where the answer is put, by ``number``; each caller has its own, which tells their tasks apart.
+    """
 
     number: int
     prompt: Prompt
     reading: Reading
     label: int
+    answers: dict[int, Explained]
 
 
 @dataclass(slots=True)
@@ -56,7 +61,7 @@ class _Slot:
 
 
 class AnswerWriter:
-    """Writes the answers to prompts in a context of its own.
+    """Writes the answers to prompts in a context of its own; several callers may have sequences at work.
 
     Args:
         by_grammar: sample with llama.cpp's full grammar sampler instead, to compare; many times slower.
@@ -78,10 +83,9 @@ class AnswerWriter:
         self._answers: dict[tuple[Lens, int], list[int]] = {}
         self._slots: list[_Slot] = []
 
-    @property
-    def busy(self) -> bool:
-        """Whether a sequence is at work."""
-        return bool(self._slots)
+    def busy(self, answers: dict[int, Explained]) -> bool:
+        """Whether a sequence is at work for the caller of these answers."""
+        return any(slot.task.answers is answers for slot in self._slots)
 
     @property
     def places(self) -> int:
@@ -99,18 +103,21 @@ class AnswerWriter:
         if taken + cells > self.context.n_cells or rows + len(answer) > ROWS:
             return False
         self.heads.evaluate(lens)
-        sequence = self._free.popleft()
-        self.context.load(sequence, prompt.state)
-        self.heads.fork(lens, sequence)
-        text = prompt.window.text
+        sequence, text = self._free.popleft(), prompt.window.text
         slot = _Slot(task, sequence, ReasoningWriter(text), prompt.length, answer, cells)
-        if self._by_grammar:
-            slot.grammar = FullGrammar(self._model, lens, text, [*self._frames[lens].prefill, *answer])
         self._slots.append(slot)
+        try:
+            self.context.load(sequence, prompt.state)
+            self.heads.fork(lens, sequence)
+            if self._by_grammar:
+                slot.grammar = FullGrammar(self._model, lens, text, [*self._frames[lens].prefill, *answer])
+        except BaseException:
+            self._leave(slot)
+            raise
         return True
 
-    def step(self) -> dict[int, Explained]:
-        """One forward pass for all sequences; returns those that it finished, by number."""
+    def step(self) -> None:
+        """One forward pass for all sequences; those that it finishes leave, and their answers are put where they go."""
         steady = [slot for slot in self._slots if len(slot.pending) == 1]
         joining = [slot for slot in self._slots if len(slot.pending) > 1]
         self.context.add_each(
@@ -121,24 +128,23 @@ class AnswerWriter:
         for slot in joining:
             self.context.add(slot.pending, slot.position, [slot.sequence], want_logits=True)
         self.context.decode()
-        finished = {}
         for slot, logits in zip([*steady, *joining], self.context.outputs(), strict=True):
             slot.position += len(slot.pending)
             if self._write(slot, logits):
                 task = slot.task
-                finished[task.number] = Explained(task.reading, task.label, slot.writer.finish())
+                task.answers[task.number] = Explained(task.reading, task.label, slot.writer.finish())
                 self._leave(slot)
-        return finished
 
-    def unfinished(self) -> Iterator[tuple[Task, str]]:
-        """What every sequence at work has written of its reasoning."""
-        return ((slot.task, slot.writer.written) for slot in self._slots)
+    def unfinished(self, answers: dict[int, Explained]) -> Iterator[tuple[Task, str]]:
+        """What every sequence at work for a caller has written of its reasoning."""
+        return ((slot.task, slot.writer.written) for slot in self._slots if slot.task.answers is answers)
 
-    def abandon(self) -> None:
-        """Let every sequence go."""
+    def abandon(self, answers: dict[int, Explained]) -> None:
+        """Let every sequence of a caller go."""
         self.context.discard()
         for slot in tuple(self._slots):
-            self._leave(slot)
+            if slot.task.answers is answers:
+                self._leave(slot)
 
     def _write(self, slot: _Slot, logits: np.ndarray) -> bool:
         """Take the next token of the reasoning; says whether the sequence is finished."""
