@@ -89,7 +89,10 @@ def read_learned(folder: Path) -> Learned:
 
 
 def _told_by(training: Mapping[str, Any]) -> Learned:
-    """What is told, of an average by its parts; else what the configuration says, and the sample files that ship."""
+    """What is told, of an average by its parts; else what the configuration says, and the sample files that ship.
+
+    Under ``before`` stand the runs that it went on from, told in the same way.
+    """
     if "learned" in training:
         return Learned.from_dict(training["learned"])
     if "config" not in training:
@@ -97,7 +100,8 @@ def _told_by(training: Mapping[str, Any]) -> Learned:
     data = DataSettings.model_validate(training["config"]["data"])
     shipped = [one.model_copy(update={"file": asset("data", "samples") / one.file.name}) for one in data.samples]
     known: dict[str, Any] = {str(lens): LensData() for lens in data.lenses()}
-    return learned_from(data.model_copy(update=known | {"samples": [one for one in shipped if one.file.is_file()]}))
+    own = learned_from(data.model_copy(update=known | {"samples": [one for one in shipped if one.file.is_file()]}))
+    return reduce(or_, map(_told_by, training.get("before", [])), own)
 
 
 def _of_files(data: DataSettings) -> Iterator[Example]:
