@@ -11,7 +11,6 @@ from toolkit.evaluation.evaluate import Judged, judge, read
 from toolkit.evaluation.faithfulness import ReasoningQuality
 from toolkit.evaluation.protocols import load_rows
 
-
 REMARKS = 150  # texts of bench_300.jsonl
 
 
