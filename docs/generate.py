@@ -26,7 +26,15 @@ from toolkit.config import Config
 from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import NAMES, load_taxonomy
 from toolkit.settings import PREFIX, Settings, model_options
-from toolkit.training.config import DataSettings, EncoderConfig, LensData, LoraSettings, SampleData, TrainConfig
+from toolkit.training.config import (
+    DataSettings,
+    Distillation,
+    EncoderConfig,
+    LensData,
+    LoraSettings,
+    SampleData,
+    TrainConfig,
+)
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -34,7 +42,8 @@ PART = re.compile(r"(<!-- generated: (\S+)(?: ([^\n]*))? -->\n).*?(<!-- end -->)
 COARSER = ("ekman", "sentiment", "shared10")
 _WORDS = {bool: "true or false", float: "number", int: "whole number", NoneType: "null", Path: "path", str: "text"}
 CONFIGS: tuple[type[Config], ...] = (
-    TrainConfig, LoraSettings, DataSettings, LensData, SampleData, EncoderConfig, BaseModelConfig, GGUFSource,
+    TrainConfig, LoraSettings, DataSettings, LensData, Distillation, SampleData, EncoderConfig, BaseModelConfig,
+    GGUFSource,
 )  # fmt: skip
 
 

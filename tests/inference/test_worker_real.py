@@ -67,7 +67,7 @@ def test_the_engine_goes_on_while_its_source_has_nothing(default_model: EmotionM
 @pytest.mark.parametrize("mode", ["fast", "explain"])
 def test_the_model_goes_on_while_its_source_has_nothing(default_model: EmotionModel, mode: str) -> None:
     found: list[Analysis] = []
-    for reading in default_model.analyze_many(halting(TEXTS[:3], found), mode=mode):
+    for reading in default_model.analyze_many(halting(TEXTS[:3], found), mode=mode, pauses=True):
         found.append(reading)
     assert [reading.text for reading in found] == TEXTS[:3]
 
