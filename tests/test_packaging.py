@@ -89,7 +89,7 @@ def test_every_adapter_names_its_licence(wheel: dict[str, bytes]) -> None:
         assert all(name in told for name in model["datasets"])
         assert ("https://creativecommons.org/licenses/by-nc/4.0/" in told) is ("NC" in model["licence"])
     for page, opening in (
-        ("README.md", "Code and the author adapter are under "),
+        ("README.md", "Code and the adapters "),
         ("THIRD_PARTY_NOTICES.md", "The shipped adapters ("),
     ):
         lines = (ROOT / page).read_text(encoding="utf-8").splitlines()

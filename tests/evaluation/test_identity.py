@@ -137,7 +137,7 @@ def test_the_default_model_moves_more_where_the_feeling_changes(default_model: A
     felt = {"same": ["a person"], "felt": ["a furious person", "a heartbroken person", "a delighted person"]}
     groups = term_effects(default_model, Lens.AUTHOR, load_terms().model_copy(update={"groups": felt})).groups()
     assert groups["same"]["shift"] == pytest.approx(0, abs=1e-3)
-    assert groups["felt"]["shift"] > 1.15 * max(group["shift"] for group in measured["groups"].values())  # 0.370, 0.279
+    assert groups["felt"]["shift"] > 2 * max(group["shift"] for group in measured["groups"].values())
 
 
 def test_the_command_prints_a_line_for_every_term(

@@ -65,12 +65,22 @@ def shipped(*names: str) -> list[TrainConfig]:
     return [load_config(TrainConfig, CONFIGS / name) for name in names]
 
 
-def test_the_author_adapter_is_its_last_stage_with_a_little_of_the_comments_alone() -> None:
-    last, comments = told("author")["average"]
-    assert last["weight"] == pytest.approx(20 * comments["weight"], rel=1e-4)
-    assert as_read(last["config"]) == public(*shipped("author/6-told-and-comments.yaml"))
+def test_the_author_adapter_is_the_mean_of_its_last_three_runs() -> None:
     runs = shipped("author/3-situations.yaml", "author/4-votes.yaml", "author/4-equal.yaml")
-    assert [as_read(part["config"]) for part in comments["average"]] == [public(run) for run in runs]
+    assert recorded("author") == [public(run) for run in runs]
+
+
+def test_the_told_adapter_is_its_last_stage_with_a_little_of_the_author_adapter() -> None:
+    last, author = told("told")["average"]
+    assert last["weight"] == pytest.approx(20 * author["weight"], rel=1e-4)
+    assert as_read(last["config"]) == public(*shipped("told-and-comments.yaml"))
+    assert [as_read(part["config"]) for part in author["average"]] == recorded("author")
+    fifth, before = last["before"]
+    (distilled,) = shipped("told-distilled.yaml")
+    assert as_read(fifth["config"]) == public(distilled)
+    again, comments = shipped("told-again.yaml", "told-again-comments.yaml")
+    other = again.model_copy(update={"name": "told-again-49", "seed": 49})
+    assert [as_read(part["config"]) for part in before["average"]] == [public(run) for run in (again, other, comments)]
 
 
 def test_the_two_lens_adapter_is_the_mean_of_its_two_runs() -> None:
@@ -79,13 +89,18 @@ def test_the_two_lens_adapter_is_the_mean_of_its_two_runs() -> None:
     assert runs[1].init == runs[0].run_dir / "adapter"
 
 
-def test_the_stages_of_the_author_adapter_follow_one_another() -> None:
-    names = ("1-labels", "2-chains", "3-situations", "4-votes", "4-equal", "5-distilled", "6-told-and-comments")
-    *stages, votes, equal, distilled, last = shipped(*(f"author/{name}.yaml" for name in names))
-    assert last.init == distilled.run_dir / "adapter"
-    assert distilled.init == Path("models/runs/told")
+def test_the_stages_of_the_told_adapter_follow_one_another() -> None:
     again, comments = shipped("told-again.yaml", "told-again-comments.yaml")
+    distilled, last = shipped("told-distilled.yaml", "told-and-comments.yaml")
     assert again.init == comments.init == Path("models/runs/told-half")
+    assert distilled.init == Path("models/runs/told")
+    assert last.init == distilled.run_dir / "adapter"
+
+
+def test_the_stages_of_the_author_adapter_follow_one_another() -> None:
+    *stages, votes, equal = shipped(
+        *(f"author/{name}.yaml" for name in ("1-labels", "2-chains", "3-situations", "4-votes", "4-equal"))
+    )
     assert stages[0].init is None
     for before, after in itertools.pairwise(stages):
         assert after.init == before.run_dir / "adapter"
