@@ -36,14 +36,15 @@ def worker(default_model_path: Path) -> Iterator[WorkerModel]:
 
 
 def halting(texts: list[str], seen: list[object], pauses: int = 0) -> Iterator[str | None]:
-    """Each text only when all before it are answered, or after some pauses; None in between."""
-    for count, text in enumerate(texts):
+    """Each text, and then the end, only when all before it are answered, or after some pauses; None in between."""
+    for count, text in enumerate([*texts, None]):
         waited = 0
         while len(seen) < count and not (pauses and waited >= pauses):
             waited += 1
             assert waited < 500, "the engine waits for a text that never comes"
             yield None
-        yield text
+        if text is not None:
+            yield text
 
 
 @pytest.mark.parametrize("pauses", [0, 7])

@@ -118,6 +118,8 @@ class AnswerWriter:
 
     def step(self) -> None:
         """One forward pass for all sequences; those that it finishes leave, and their answers are put where they go."""
+        if not self._slots:
+            return
         steady = [slot for slot in self._slots if len(slot.pending) == 1]
         joining = [slot for slot in self._slots if len(slot.pending) > 1]
         self.context.add_each(
