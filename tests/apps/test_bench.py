@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -262,6 +263,24 @@ def test_growth_is_told_by_the_slowest() -> None:
     found += [Growth("texts", "explain", 10, 4.0, None), Growth("words", "fast", 9, 1.0, None)]
     assert widest_gaps(found) == {"texts, fast": pytest.approx(0.2), "texts, explain": 0, "words, fast": 0}
     assert long_text(["a b", "c"], 5) == "a b c a b"
+
+
+def test_a_machine_that_slows_down_evenly_looks_like_no_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, lengths = [0.0], list[float]()
+
+    def slower_and_slower(_: object, texts: Iterable[str], _mode: str) -> int:
+        read = list(texts)
+        clock[0] += len(read) * (1 + 0.5 * len(lengths))
+        lengths.append(sum(map(len, read)) / len(read))
+        return len(read)
+
+    monkeypatch.setattr("toolkit.benchmark.growth.read_all", slower_and_slower)
+    monkeypatch.setattr("toolkit.benchmark.growth.time.perf_counter", lambda: clock[0])
+    engine: Any = None
+    found = measure_growth(engine, ["a" * n for n in range(1, 31)], sizes=(3, 300), explained=(), words=())
+    assert [growth.amount for growth in found] == [3, 300]
+    assert widest_gaps(found) == {"texts, fast": pytest.approx(0)}
+    assert lengths[1:] == pytest.approx([15.5] * 3, abs=1)  # a few texts are as long as many
 
 
 MACHINE = {

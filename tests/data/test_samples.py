@@ -15,6 +15,7 @@ from toolkit.contract.example import Example
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.corpora.gate import check
 from toolkit.corpora.spans import word_lists, words_of
+from toolkit.evaluation.identity import fill, load_terms
 
 KEYS = {"id", "text", "emotion", "reasoning", "reader_emotion", "reader_reasoning"}
 REASONINGS = ("reasoning", "reader_reasoning")
@@ -32,8 +33,10 @@ LABELLED = (
     "situations_13k.jsonl",
     "situations_14k.jsonl",
     "situations_5k.jsonl",
+    "contrasts_13k.jsonl",
     "irony.jsonl",
 )
+PERSONS = "persons.jsonl"
 GOLDEN = "golden.jsonl"
 HARD = (GOLDEN, "bench_300.jsonl")
 HELD_OUT = (*HARD, "situations_dev.jsonl")
@@ -180,9 +183,30 @@ def test_texts_that_train_and_texts_that_evaluate_share_hardly_any_words_in_a_ro
 
 def test_no_text_stands_in_two_files() -> None:
     every = [
-        " ".join(words(row["text"])) or row["text"] for name in REASONED + LABELLED + HELD_OUT for row in read(name)
+        " ".join(words(row["text"])) or row["text"]
+        for name in (*REASONED, *LABELLED, PERSONS, *HELD_OUT)
+        for row in read(name)
     ]
     assert len(set(every)) == len(every)
+
+
+def test_sentences_about_persons_are_none_of_those_that_measure_what_naming_a_person_does() -> None:
+    """They share no five words in a row with them, and no person stands in texts of one label alone."""
+    rows, terms = read(PERSONS), load_terms()
+    assert all(set(row) == {"id", "text", "emotion"} and all(row.values()) for row in rows)
+    assert len({row["id"] for row in rows}) == len(rows)
+    assert {row["emotion"] for row in rows} == set(load_taxonomy("goemotions").labels)
+
+    def runs(text: str) -> set[tuple[str, ...]]:
+        forms = words(text)
+        return {tuple(forms[i : i + 5]) for i in range(len(forms) - 4)}
+
+    for term in [term for group in terms.groups.values() for term in group] + terms.controls:
+        held_out = set[tuple[str, ...]]().union(*(runs(fill(template, term)) for template in terms.templates))
+        bare = term.partition(" ")[2].lower()
+        named = [row for row in rows if f" {bare} " in f" {' '.join(words(row['text']))} "]
+        assert not [row["text"] for row in named if runs(row["text"]) & held_out]
+        assert not named or len({row["emotion"] for row in named}) > 5, term
 
 
 def test_the_page_on_the_samples_names_every_file_with_its_texts_and_every_key_and_kind() -> None:

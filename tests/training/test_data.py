@@ -114,6 +114,22 @@ def test_samples_enter_through_each_of_their_lenses(tmp_path: Path, source: Path
     assert found[1].reasoning == SAMPLE["reader_reasoning"]
 
 
+def test_samples_share_their_target_with_the_votes_of_other_readers(tmp_path: Path, source: Path) -> None:
+    table = tmp_path / "votes.tsv"
+    table.write_text("id\tsampled_votes\nx1\t23:7,17:3\n", encoding="utf-8")
+    file = written(tmp_path, SAMPLE, SAMPLE | {"id": "x2"})
+    samples = {"file": file, "lenses": ["author", "reader"], "votes": str(table)}
+    data: dict[str, Any] = {"author": None, "samples": [samples]}
+    found = load_training(config_of(tmp_path, data), source)
+    assert [(e.id, e.labels, e.target()) for e in found if e.lens is Lens.AUTHOR] == [
+        ("x1", ("relief",), pytest.approx({"relief": 9 / 12, "joy": 3 / 12})),  # ten votes, and two for the label
+        ("x2", ("relief",), {"relief": 1.0}),
+    ]
+    assert all(e.target() == {"content": 1.0} for e in found if e.lens is Lens.READER)
+    with pytest.raises(DataError, match="gone"):
+        load_training(config_of(tmp_path, data | {"samples": [samples | {"votes": str(tmp_path / "gone")}]}), source)
+
+
 def test_the_target_of_several_labels(tmp_path: Path, source: Path) -> None:
     def target(soft: str, name: str) -> dict[str, float]:
         return by_id(load_training(config_of(tmp_path, {"soft_labels": soft}), source))[name].target()
@@ -132,6 +148,16 @@ def test_texts_with_reasoning_are_learned_once_more_without_some_words(tmp_path:
     author, reader = (sorted(e.id for e in found if e.lens is lens) for lens in Lens)
     assert author == reader == ["x1", "x1", "x2"]
     assert sum(e.text != text["text"] and e.id == "x1" for e in found) == 2
+
+
+def test_labels_alone_are_learned_without_the_reasoning_that_tells_which_words_to_leave_out(
+    tmp_path: Path, source: Path
+) -> None:
+    file = written(tmp_path, SAMPLE | {"text": "At last it is over and done with!"})
+    data = {"author": None, "samples": [{"file": file, "labels_only": True, "erased": True}]}
+    found = load_training(config_of(tmp_path, data), source)
+    assert [e.reasoning for e in found] == [None, None]
+    assert len({e.text for e in found}) == 2
 
 
 def test_a_mistyped_key_within_a_lens_is_named(tmp_path: Path) -> None:

@@ -46,6 +46,9 @@ class SampleData(Config):
     lenses: tuple[Lens, ...] = (Lens.AUTHOR,)
     limit: int | None = Field(None, description="take the first texts only")
     labels_only: bool = Field(False, description="learn the labels, leave the reasoning out")
+    votes: Path | None = Field(
+        None, description="a table of readers' votes, who did not see the author's label; they are mixed with it"
+    )
     repeats: int = Field(1, ge=1)
     erased: bool = Field(
         False, description="learn each text with reasoning once more without some words, so that the quoted ones count"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from toolkit.contract.example import Example
 from toolkit.contract.lens import Lens
-from toolkit.corpora.agreement import AgreementConfig, attach
+from toolkit.corpora.agreement import AgreementConfig, attach, read_votes
 from toolkit.corpora.empathetic import read_empathetic
 from toolkit.corpora.goemotions import read_goemotions
 from toolkit.corpora.jsonl import read_examples
@@ -35,7 +35,8 @@ def load_training(config: RunConfig, source: Path | None) -> list[Example]:
         found += mix(wanted, taught, lens, config.seed)
     for samples in config.data.samples:
         told = load_samples(samples)
-        found += told + (erased(told, config.seed) if samples.erased else [])
+        copies = erased(told, config.seed) if samples.erased else []  # chosen by the reasoning, learned without it
+        found += ([replace(e, reasoning=None) for e in told] if samples.labels_only else told) + copies
     return found[: config.data.limit]
 
 
@@ -51,17 +52,17 @@ def load_dev(config: RunConfig, source: Path | None) -> list[Example]:
 def load_samples(samples: SampleData) -> list[Example]:
     """The first ``limit`` texts of a samples file through each of its lenses, ``repeats`` times.
 
-    A text without reasoning teaches its label alone.
+    A text without reasoning teaches its label alone. The table of votes is of the author's lens.
     """
     lines = samples.file.read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines[: samples.limit]]
     found = []
     for lens in samples.lenses:
         label, reasoning = _SAMPLE_KEYS[lens]
-        found += [
-            Example(r["text"], (r[label],), lens, r["id"], reasoning=None if samples.labels_only else r.get(reasoning))
-            for r in rows
-        ]
+        told = [Example(r["text"], (r[label],), lens, r["id"], reasoning=r.get(reasoning)) for r in rows]
+        if samples.votes is not None and lens is Lens.AUTHOR:
+            told = list(attach(told, read_votes(samples.votes), AgreementConfig()))
+        found += told
     return found * samples.repeats
 
 

@@ -98,7 +98,8 @@ def _told_by(training: Mapping[str, Any]) -> Learned:
     if "config" not in training:
         return reduce(or_, map(_told_by, training.get("average", [])), Learned())
     data = DataSettings.model_validate(training["config"]["data"])
-    shipped = [one.model_copy(update={"file": asset("data", "samples") / one.file.name}) for one in data.samples]
+    folder = asset("data", "samples")
+    shipped = [one.model_copy(update={"file": folder / one.file.name, "votes": None}) for one in data.samples]
     known: dict[str, Any] = {str(lens): LensData() for lens in data.lenses()}
     own = learned_from(data.model_copy(update=known | {"samples": [one for one in shipped if one.file.is_file()]}))
     return reduce(or_, map(_told_by, training.get("before", [])), own)
