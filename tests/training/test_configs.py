@@ -28,6 +28,7 @@ def test_a_training_configuration_names_a_base_and_samples_that_ship(path: Path)
     assert load_base(config.base).name == config.base
     for samples in config.data.samples:
         assert asset(*samples.file.parts).is_file()
+        assert samples.votes is None or asset(*samples.votes.parts).is_file()
 
 
 @pytest.mark.parametrize("path", BASES, ids=lambda path: path.stem)
