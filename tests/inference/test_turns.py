@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -16,6 +16,8 @@ from toolkit.inference.fair_queue import FairQueue, Job
 from toolkit.inference.protocol import Request, WorkerDiedError, decode, encode, error_from, error_message, request_from
 from toolkit.inference.request import Wish
 from toolkit.inference.turns import LONG, TURN, Inbox, take_turns
+
+from .stand_in import StandIn
 
 FAST = Wish(Lens.AUTHOR, "goemotions", "fast")
 
@@ -168,6 +170,34 @@ def test_a_request_joins_the_turn_that_goes_on() -> None:
     with pytest.raises(Enough):
         take_turns(model, inbox, lambda _: None)
     assert model.seen == ["first", None, "second", None]
+
+
+class FailsLate(StandIn):
+    """It fails when all is answered, and by then the next request waits."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self.inbox = inbox
+
+    def analyze_many(self, texts: Iterable[str | None], **options: Any) -> Iterator[Analysis]:
+        yield from super().analyze_many(texts, **options)
+        self.inbox.put(Request(2, "second", FAST))
+        raise ValueError("late")
+
+
+def test_a_failure_after_the_last_answer_costs_no_request_that_comes_then(caplog: pytest.LogCaptureFixture) -> None:
+    inbox, sent = Inbox(), list[dict[str, Any]]()
+
+    def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+        if message.get("id") == 2:
+            raise Enough
+
+    inbox.put(Request(1, "first", FAST))
+    with pytest.raises(Enough):
+        take_turns(FailsLate(inbox), inbox, send)
+    answers = [message for message in sent if "id" in message]
+    assert [(answer["id"], "analysis" in answer) for answer in answers] == [(1, True), (2, True)]
+    assert "late" in caplog.text
 
 
 def test_what_is_dropped_is_not_read() -> None:

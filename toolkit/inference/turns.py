@@ -7,6 +7,7 @@ forward pass each, so that it keeps nobody waiting.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from toolkit.contract.lens import Lens
 from toolkit.inference.protocol import Request, analysis_message, error_message
 from toolkit.inference.request import Wish, refuse_empty
 
+log = logging.getLogger(__name__)
 TURN = 32  # as many as the engine decodes together
 LONG = 8_000  # characters from which a text is read in slices
 
@@ -157,20 +159,20 @@ class _Slices:
 
 
 class _Feed:
-    """The texts of one turn, and which of them the engine has not answered yet."""
+    """The texts of one turn, how many were ``taken``, and which of them the engine has not answered yet."""
 
     def __init__(self, wish: Wish, inbox: Inbox, send: Send) -> None:
         self.wish, self.inbox, self.send = wish, inbox, send
         self.open: deque[Request] = deque()
+        self.taken = 0
 
     def texts(self) -> Iterator[str | None]:
         """Every text as the engine asks for one; None while it has work and no text waits."""
-        taken = 0
-        while taken < TURN or not self.inbox.others_wait(self.wish):
+        while self.taken < TURN or not self.inbox.others_wait(self.wish):
             self.inbox.steps += 1
             request = self.inbox.take(self.wish)
             if request is not None:
-                taken += 1
+                self.taken += 1
                 self.open.append(request)
                 self.send({"begun": request.number})
                 yield refuse_empty(request.text)
@@ -179,10 +181,10 @@ class _Feed:
             else:
                 return
 
-    def first(self) -> list[Request]:
-        """The request that was to be next: it bears a failure that came before any text was read."""
-        request = self.inbox.take(self.wish)
-        return [request] if request else []
+    def unanswered(self) -> list[Request]:
+        """The requests that a failure leaves open; the one that was to be first bears what came before any was read."""
+        request = None if self.taken else self.inbox.take(self.wish)
+        return [request] if request else list(self.open)
 
 
 def _turn(model: Model, feed: _Feed) -> None:
@@ -190,7 +192,9 @@ def _turn(model: Model, feed: _Feed) -> None:
     try:
         _answer(model, feed, feed.texts(), feed.open)
     except Exception as error:
-        left = list(feed.open) or feed.first()
+        left = feed.unanswered()
+        if not left:
+            log.warning("A turn failed after its last answer.", exc_info=error)
         if len(left) == 1:
             feed.send({"id": left[0].number, "error": error_message(error)})
             return
