@@ -13,6 +13,7 @@ from toolkit.assets import asset
 from toolkit.contract.answer import find_evidence, quoted_spans
 from toolkit.contract.example import Example
 from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.corpora.agreement import read_votes
 from toolkit.corpora.gate import check
 from toolkit.corpora.spans import word_lists, words_of
 from toolkit.evaluation.identity import fill, load_terms
@@ -34,6 +35,7 @@ LABELLED = (
     "situations_14k.jsonl",
     "situations_5k.jsonl",
     "contrasts_13k.jsonl",
+    "contrasts_28k.jsonl",
     "irony.jsonl",
 )
 PERSONS = "persons.jsonl"
@@ -207,6 +209,16 @@ def test_sentences_about_persons_are_none_of_those_that_measure_what_naming_a_pe
         named = [row for row in rows if f" {bare} " in f" {' '.join(words(row['text']))} "]
         assert not [row["text"] for row in named if runs(row["text"]) & held_out]
         assert not named or len({row["emotion"] for row in named}) > 5, term
+
+
+def test_votes_are_ten_for_each_of_their_texts_and_mostly_for_its_label() -> None:
+    votes = read_votes(asset("data", "samples", "votes.tsv"))
+    names = ("situations_13k.jsonl", "situations_14k.jsonl", "contrasts_28k.jsonl")
+    labels = {row["id"]: row["emotion"] for name in names for row in read(name)}
+    assert len(votes) == 47_799
+    assert set(votes) <= set(labels)
+    assert all(agreement.raters == 10 for agreement in votes.values())
+    assert sum(max(a.votes, key=a.votes.__getitem__) == labels[name] for name, a in votes.items()) >= 0.95 * len(votes)
 
 
 def test_the_page_on_the_samples_names_every_file_with_its_texts_and_every_key_and_kind() -> None:
