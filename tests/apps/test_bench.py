@@ -276,10 +276,12 @@ def test_a_machine_that_slows_down_evenly_looks_like_no_growth(monkeypatch: pyte
 
     monkeypatch.setattr("toolkit.benchmark.growth.read_all", slower_and_slower)
     monkeypatch.setattr("toolkit.benchmark.growth.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("toolkit.benchmark.growth.resident_bytes", lambda: int(clock[0]))
     engine: Any = None
     found = measure_growth(engine, ["a" * n for n in range(1, 31)], sizes=(3, 300), explained=(), words=())
     assert [growth.amount for growth in found] == [3, 300]
     assert widest_gaps(found) == {"texts, fast": pytest.approx(0)}
+    assert [growth.memory for growth in found] == [34, 634]  # before more was read than that
     assert lengths[1:] == pytest.approx([15.5] * 3, abs=1)  # a few texts are as long as many
 
 

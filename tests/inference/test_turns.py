@@ -200,6 +200,21 @@ def test_a_failure_after_the_last_answer_costs_no_request_that_comes_then(caplog
     assert "late" in caplog.text
 
 
+def test_an_answer_that_cannot_be_sent_is_not_lost() -> None:
+    inbox, answers = Inbox(), list[dict[str, Any]]()
+
+    def send(message: dict[str, Any]) -> None:
+        if "id" in message:
+            answers.append(message)
+            raise Enough if len(answers) == 2 else ValueError("cannot be sent")
+
+    inbox.put(Request(1, "first", FAST))
+    with pytest.raises(Enough):
+        take_turns(StandIn(), inbox, send)
+    assert [answer["id"] for answer in answers] == [1, 1]
+    assert answers[1]["error"]["message"].startswith("The worker failed with ValueError: cannot be sent")
+
+
 def test_what_is_dropped_is_not_read() -> None:
     inbox = Inbox()
     for number in range(3):

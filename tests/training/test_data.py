@@ -114,7 +114,7 @@ def test_samples_enter_through_each_of_their_lenses(tmp_path: Path, source: Path
     assert found[1].reasoning == SAMPLE["reader_reasoning"]
 
 
-def test_samples_share_their_target_with_the_votes_of_other_readers(tmp_path: Path, source: Path) -> None:
+def test_samples_share_their_target_with_the_votes_on_them(tmp_path: Path, source: Path) -> None:
     table = tmp_path / "votes.tsv"
     table.write_text("id\tsampled_votes\nx1\t23:7,17:3\n", encoding="utf-8")
     file = written(tmp_path, SAMPLE, SAMPLE | {"id": "x2"})
@@ -126,6 +126,11 @@ def test_samples_share_their_target_with_the_votes_of_other_readers(tmp_path: Pa
         ("x2", ("relief",), {"relief": 1.0}),
     ]
     assert all(e.target() == {"content": 1.0} for e in found if e.lens is Lens.READER)
+    table.write_text("id\tsampled_votes\nx3\t23:10\n", encoding="utf-8")
+    with pytest.raises(DataError, match="has no votes on the texts of"):
+        load_training(config_of(tmp_path, data), source)
+    with pytest.raises(ConfigError, match="without the author's lens"):
+        load_training(config_of(tmp_path, data | {"samples": [samples | {"lenses": ["reader"]}]}), source)
     with pytest.raises(DataError, match="gone"):
         load_training(config_of(tmp_path, data | {"samples": [samples | {"votes": str(tmp_path / "gone")}]}), source)
 

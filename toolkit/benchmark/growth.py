@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import harmonic_mean
 
 from toolkit.benchmark.machine import resident_bytes
 from toolkit.benchmark.measure import read_all
@@ -17,7 +18,10 @@ SIZES, EXPLAINED, WORDS = (100, 1_000, 10_000), (100, 300, 1_000), (1_250, 5_000
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """``amount`` texts, or one text of so many words: ``per_second`` of them, and memory in bytes at the end."""
+    """``amount`` texts, or one text of so many words: ``per_second`` of them.
+
+    ``memory`` is what the process held, in bytes, once so much was read and nothing longer.
+    """
 
     of: str
     mode: str
@@ -36,36 +40,32 @@ def measure_growth(
 ) -> list[Growth]:
     """Read ever more texts, explain ever more, then read ever longer ones; they come from a source that keeps none.
 
-    Every ladder of amounts is gone up and down again, so that a machine that slows down meanwhile looks like no growth.
+    Every ladder of amounts is gone up and down again, so that a machine that slows down meanwhile looks like no growth;
+    memory is that of the way up.
     """
     kinds = (("texts", "fast", sizes), ("texts", "explain", explained), ("words", "fast", words))
     plan = [(of, mode, amount) for of, mode, amounts in kinds for amount in _up_and_down(sorted(amounts))]
     read_all(engine, texts[:50], "explain")  # so that all memory is taken before the first figure
-    found: dict[tuple[str, str, int], Growth] = {}
+    up: dict[tuple[str, str, int], Growth] = {}
+    rates: dict[tuple[str, str, int], list[float]] = {}
     for done, (of, mode, amount) in enumerate(plan):
         if progress is not None:
             progress(done, len(plan), f"{amount:,} {of}, {mode}")
         source = many_texts(texts, amount) if of == "texts" else iter([long_text(texts, amount)])
         began = time.perf_counter()
         read_all(engine, source, mode)
-        now = Growth(of, mode, amount, amount / (time.perf_counter() - began), resident_bytes())
-        found[of, mode, amount] = _mean(found.get((of, mode, amount), now), now)
-    return list(found.values())
+        rate = amount / (time.perf_counter() - began)
+        up.setdefault((of, mode, amount), Growth(of, mode, amount, rate, resident_bytes()))
+        rates.setdefault((of, mode, amount), []).append(rate)
+    return [replace(growth, per_second=harmonic_mean(rates[rung])) for rung, growth in up.items()]
 
 
 def _up_and_down(amounts: list[int]) -> list[int]:
     return [*amounts, *amounts[-2::-1]]
 
 
-def _mean(up: Growth, down: Growth) -> Growth:
-    """The speed of both together, and the most memory."""
-    rate = 2 / (1 / up.per_second + 1 / down.per_second)
-    memory = max((m for m in (up.memory, down.memory) if m is not None), default=None)
-    return replace(down, per_second=rate, memory=memory)
-
-
 def many_texts(texts: Sequence[str], amount: int) -> Iterator[str]:
-    """So many of the texts, over and over where that is more; fewer are spread by length, so that all are alike."""
+    """So many of the texts, over and over where that is more; fewer are as long on average."""
     return itertools.islice(itertools.cycle(spread(texts, amount)), amount)
 
 

@@ -181,7 +181,7 @@ class _Feed:
             else:
                 return
 
-    def unanswered(self) -> list[Request]:
+    def take_unanswered(self) -> list[Request]:
         """The requests that a failure leaves open; the one that was to be first bears what came before any was read."""
         request = None if self.taken else self.inbox.take(self.wish)
         return [request] if request else list(self.open)
@@ -192,9 +192,9 @@ def _turn(model: Model, feed: _Feed) -> None:
     try:
         _answer(model, feed, feed.texts(), feed.open)
     except Exception as error:
-        left = feed.unanswered()
+        left = feed.take_unanswered()
         if not left:
-            log.warning("A turn failed after its last answer.", exc_info=error)
+            log.warning("A turn failed with no request left to tell.", exc_info=error)
         if len(left) == 1:
             feed.send({"id": left[0].number, "error": error_message(error)})
             return
@@ -212,7 +212,8 @@ def _answer(model: Model, feed: _Feed, texts: Iterable[str | None], asked: deque
         texts, lens=wish.lens, taxonomy=wish.taxonomy, mode=wish.mode, watch=watch, pauses=True
     )
     for answered, analysis in enumerate(analyses, 1):  # noqa: B007 - watch looks at it
-        feed.send({"id": asked.popleft().number, "analysis": analysis_message(analysis)})
+        feed.send({"id": asked[0].number, "analysis": analysis_message(analysis)})
+        asked.popleft()  # only now, so that a failure on the way does not lose it
 
 
 def watching(request_of: Callable[[int], Request], inbox: Inbox, send: Send) -> Watch:

@@ -15,6 +15,7 @@ import numpy as np
 from toolkit.contract.lens import Lens
 from toolkit.contract.prompt import Frame, load_prompt
 from toolkit.contract.trie import LabelTrie
+from toolkit.errors import ModelError
 from toolkit.inference.cross_check import FullGrammar
 from toolkit.inference.native import NativeContext, NativeModel
 from toolkit.inference.prompts import ROWS, Heads, Prompt, Reading
@@ -101,6 +102,8 @@ class AnswerWriter:
         taken = self.heads.cells + sum(slot.cells for slot in self._slots)
         rows = sum(len(slot.pending) for slot in self._slots)
         if taken + cells > self.context.n_cells or rows + len(answer) > ROWS:
+            if not self._slots:  # nobody will make room, so waiting would have no end
+                raise ModelError("A prompt and its answer do not fit into the context.", "Report this with --debug.")
             return False
         self.heads.evaluate(lens)
         sequence, text = self._free.popleft(), prompt.window.text
@@ -117,7 +120,7 @@ class AnswerWriter:
         return True
 
     def step(self) -> None:
-        """One forward pass for all sequences; those that it finishes leave, and their answers are put where they go."""
+        """One forward pass for all sequences at work, if any; those that it finishes leave their answers."""
         if not self._slots:
             return
         steady = [slot for slot in self._slots if len(slot.pending) == 1]

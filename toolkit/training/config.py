@@ -47,7 +47,9 @@ class SampleData(Config):
     limit: int | None = Field(None, description="take the first texts only")
     labels_only: bool = Field(False, description="learn the labels, leave the reasoning out")
     votes: Path | None = Field(
-        None, description="a table of readers' votes, who did not see the author's label; they are mixed with it"
+        None,
+        description="a table of the votes that a judge who did not see the author's labels expects of ten readers; the "
+        "label counts as two more",
     )
     repeats: int = Field(1, ge=1)
     erased: bool = Field(

@@ -16,6 +16,7 @@ from toolkit.corpora.empathetic import read_empathetic
 from toolkit.corpora.goemotions import read_goemotions
 from toolkit.corpora.jsonl import read_examples
 from toolkit.corpora.prepare import load_raters
+from toolkit.errors import ConfigError, DataError
 from toolkit.training.config import DataSettings, LensData, RunConfig, SampleData
 from toolkit.training.distillation import distilled
 from toolkit.training.erasure import erased
@@ -35,8 +36,10 @@ def load_training(config: RunConfig, source: Path | None) -> list[Example]:
         found += mix(wanted, taught, lens, config.seed)
     for samples in config.data.samples:
         told = load_samples(samples)
-        copies = erased(told, config.seed) if samples.erased else []  # chosen by the reasoning, learned without it
-        found += ([replace(e, reasoning=None) for e in told] if samples.labels_only else told) + copies
+        copies = erased(told, config.seed) if samples.erased else []
+        if samples.labels_only:  # only now, as the reasoning says which words a copy lacks
+            told = [replace(e, reasoning=None) for e in told]
+        found += told + copies
     return found[: config.data.limit]
 
 
@@ -52,18 +55,32 @@ def load_dev(config: RunConfig, source: Path | None) -> list[Example]:
 def load_samples(samples: SampleData) -> list[Example]:
     """The first ``limit`` texts of a samples file through each of its lenses, ``repeats`` times.
 
-    A text without reasoning teaches its label alone. The table of votes is of the author's lens.
+    A text without reasoning teaches its label alone.
+
+    Raises:
+        ConfigError: for votes without the author's lens, whose they are.
+        DataError: for a missing or damaged table of votes, or one without any on these texts.
     """
+    if samples.votes is not None and Lens.AUTHOR not in samples.lenses:
+        raise ConfigError(
+            f"{samples.file} is learned without the author's lens, whose the votes are.", "Leave out votes."
+        )
     lines = samples.file.read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines[: samples.limit]]
     found = []
     for lens in samples.lenses:
         label, reasoning = _SAMPLE_KEYS[lens]
         told = [Example(r["text"], (r[label],), lens, r["id"], reasoning=r.get(reasoning)) for r in rows]
-        if samples.votes is not None and lens is Lens.AUTHOR:
-            told = list(attach(told, read_votes(samples.votes), AgreementConfig()))
-        found += told
+        found += _voted(told, samples.votes, samples.file) if samples.votes and lens is Lens.AUTHOR else told
     return found * samples.repeats
+
+
+def _voted(examples: list[Example], table: Path, file: Path) -> Iterable[Example]:
+    """The examples with the votes on them mixed into their targets."""
+    votes = read_votes(table)
+    if not any(example.id in votes for example in examples):
+        raise DataError(f"{table} has no votes on the texts of {file}.", "Name the table that belongs to the file.")
+    return attach(examples, votes, AgreementConfig())
 
 
 def mix(wanted: LensData, labelled: list[Example], lens: Lens, seed: int) -> list[Example]:

@@ -25,9 +25,9 @@ MOST_STRUCK = 0.7
 def erased(examples: Iterable[Example], seed: int) -> list[Example]:
     """A copy, for its label alone, of every example whose reasoning quotes some of its words.
 
-    Most copies lack a random share of the other words and keep their label. The rest lack the quoted words; through the
-    author's lens half of their label goes to neutral, which is what raters call a text that gives no feeling away. The
-    reader's lens has no such label, so there no copy lacks the quoted words.
+    Most copies lack a random share of the other words and keep their target. The rest lack the quoted words; through
+    the author's lens half of their label goes to neutral, which is what raters call a text that gives no feeling away.
+    The reader's lens has no such label, so there no copy lacks the quoted words.
     """
     chance = random.Random(seed)
     return [copy for example in examples if (copy := _copy(example, chance)) is not None]

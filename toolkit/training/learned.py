@@ -98,8 +98,7 @@ def _told_by(training: Mapping[str, Any]) -> Learned:
     if "config" not in training:
         return reduce(or_, map(_told_by, training.get("average", [])), Learned())
     data = DataSettings.model_validate(training["config"]["data"])
-    folder = asset("data", "samples")
-    shipped = [one.model_copy(update={"file": folder / one.file.name, "votes": None}) for one in data.samples]
+    shipped = [one.model_copy(update={"file": asset("data", "samples") / one.file.name}) for one in data.samples]
     known: dict[str, Any] = {str(lens): LensData() for lens in data.lenses()}
     own = learned_from(data.model_copy(update=known | {"samples": [one for one in shipped if one.file.is_file()]}))
     return reduce(or_, map(_told_by, training.get("before", [])), own)
@@ -110,7 +109,7 @@ def _of_files(data: DataSettings) -> Iterator[Example]:
         if lens.rows is not None:
             yield from itertools.chain(read_examples(lens.rows), read_examples(lens.chains) if lens.chains else ())
     for samples in data.samples:
-        yield from load_samples(samples)
+        yield from load_samples(samples.model_copy(update={"votes": None}))  # which change no text
 
 
 def _plain(split: str) -> str:
