@@ -67,7 +67,7 @@ def load_samples(samples: SampleData) -> list[Example]:
         )
     lines = samples.file.read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines[: samples.limit]]
-    found = []
+    found: list[Example] = []
     for lens in samples.lenses:
         label, reasoning = _SAMPLE_KEYS[lens]
         told = [Example(r["text"], (r[label],), lens, r["id"], reasoning=r.get(reasoning)) for r in rows]
