@@ -71,14 +71,15 @@ def test_the_author_adapter_is_the_mean_of_its_last_three_runs() -> None:
     assert recorded("author") == [public(run) for run in runs]
 
 
-def test_the_told_adapter_is_its_last_stage_with_a_little_of_the_author_adapter() -> None:
-    last, author = told("told")["average"]
-    assert last["weight"] == pytest.approx(20 * author["weight"], rel=1e-4)
-    assert as_read(last["config"]) == public(*shipped("told-and-comments.yaml"))
-    assert [as_read(part["config"]) for part in author["average"]] == recorded("author")
-    fifth, before = last["before"]
-    (distilled,) = shipped("told-distilled.yaml")
-    assert as_read(fifth["config"]) == public(distilled)
+TOLD = [f"told-{name}.yaml" for name in ("contrasted-again", "contrasted", "and-comments", "distilled")]
+
+
+def test_the_told_adapter_is_the_mean_of_its_last_stage_and_the_last_but_two() -> None:
+    last, third = told("told")["average"]
+    assert last["weight"] == third["weight"]
+    *stages, before = last["before"]
+    assert [as_read(stage["config"]) for stage in (last, *stages)] == [public(run) for run in shipped(*TOLD)]
+    assert (third["config"], third["before"]) == (stages[1]["config"], [stages[2], before])
     again, comments = shipped("told-again.yaml", "told-again-comments.yaml")
     other = again.model_copy(update={"name": "told-again-49", "seed": 49})
     assert [as_read(part["config"]) for part in before["average"]] == [public(run) for run in (again, other, comments)]
@@ -92,10 +93,11 @@ def test_the_two_lens_adapter_is_the_mean_of_its_two_runs() -> None:
 
 def test_the_stages_of_the_told_adapter_follow_one_another() -> None:
     again, comments = shipped("told-again.yaml", "told-again-comments.yaml")
-    distilled, last = shipped("told-distilled.yaml", "told-and-comments.yaml")
+    *later, distilled = shipped(*TOLD)
     assert again.init == comments.init == Path("models/runs/told-half")
     assert distilled.init == Path("models/runs/told")
-    assert last.init == distilled.run_dir / "adapter"
+    for after, stage in itertools.pairwise([*later, distilled]):
+        assert after.init == stage.run_dir / "adapter"
 
 
 def test_the_stages_of_the_author_adapter_follow_one_another() -> None:
