@@ -12,6 +12,7 @@ from toolkit.assets import asset
 from toolkit.errors import UsageError
 
 NAMES = ("goemotions", "ekman", "sentiment", "shared10", "empathetic")
+NEUTRAL = "neutral"  # of a text that gives no feeling away, in every taxonomy but empathetic
 
 
 @dataclass(frozen=True, slots=True)

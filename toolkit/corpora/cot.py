@@ -13,7 +13,7 @@ from pydantic import Field
 
 from toolkit.config import Config
 from toolkit.contract.example import Example
-from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.contract.taxonomy import NEUTRAL, load_taxonomy
 from toolkit.corpora.argument import judge_argument
 from toolkit.corpora.ask_config import AskConfig
 from toolkit.corpora.gate import Judgement, PhrasingCap, base_rates, check, five_words, outside_quotes
@@ -60,7 +60,7 @@ class CotConfig(Config):
 
     seed: int = 0
     per_label: int = Field(450, ge=1)
-    caps: dict[str, int] = Field({"neutral": 900})
+    caps: dict[str, int] = Field({NEUTRAL: 900})
     val_per_label: int = Field(40, ge=0)
     attempts: int = Field(6, ge=1)
     folds: int = Field(3, ge=2)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from convert.files import replacing
 from toolkit.contract.answer import count_words
 from toolkit.contract.example import Example
-from toolkit.contract.taxonomy import Taxonomy, load_taxonomy
+from toolkit.contract.taxonomy import NEUTRAL, Taxonomy, load_taxonomy
 from toolkit.corpora import figures, page
 from toolkit.corpora.empathetic import find_empathetic, read_empathetic
 from toolkit.corpora.goemotions import find_split, read_goemotions, resolve_source
@@ -64,7 +64,7 @@ class Census:
             if place is not None:
                 counts[ten[place]] += self.single[label]
         if cap is not None:
-            counts["neutral"] = min(counts["neutral"], cap)
+            counts[NEUTRAL] = min(counts[NEUTRAL], cap)
         return counts
 
     def conditional(self) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from toolkit.config import Config
 from toolkit.contract.example import Example
-from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.contract.taxonomy import NEUTRAL, load_taxonomy
 from toolkit.corpora.checks import Check
 from toolkit.corpora.spans import words_of
 from toolkit.corpora.yaml_assets import read_yaml
@@ -97,7 +97,7 @@ def check_texts(examples: Sequence[Example], reader: Reader, config: LinguisticC
     read = reader.probabilities([e.text for e in examples])
     read = read / np.maximum(read.sum(axis=1, keepdims=True), 1e-12)
     said = np.array([[e.target().get(label, 0.0) for label in labels] for e in examples])
-    neutral = (said + read)[:, labels.index("neutral")] / 2
+    neutral = (said + read)[:, labels.index(NEUTRAL)] / 2
     families = _families(labels)
     parted = np.sqrt(_entropy(said @ families) * _entropy(read @ families))
     rows = zip(examples, neutral.tolist(), parted.tolist(), strict=True)

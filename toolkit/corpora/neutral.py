@@ -9,10 +9,9 @@ from pydantic import Field
 
 from toolkit.config import Config
 from toolkit.contract.example import Example
+from toolkit.contract.taxonomy import NEUTRAL
 from toolkit.corpora.clean import CleaningReport
 from toolkit.corpora.filters import Filter, Finding
-
-NEUTRAL = "neutral"
 
 
 class NeutralConfig(Config):

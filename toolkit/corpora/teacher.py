@@ -16,7 +16,7 @@ from itertools import islice
 from toolkit.contract.answer import count_words
 from toolkit.contract.example import Example
 from toolkit.contract.prompt import load_prompt, prepare_text
-from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.contract.taxonomy import NEUTRAL, load_taxonomy
 from toolkit.corpora.gate import outside_quotes
 from toolkit.corpora.knowledge import Appraisal, Frames, load_appraisals, load_frames
 from toolkit.corpora.lexicon import FoldedLexicon, Lexicon, Span
@@ -91,7 +91,7 @@ class TemplateTeacher:
         text, appraisal = prepare_text(example.text), load_appraisals(example.lens)[example.labels[0]]
         limit = allowance(text)
         spans, weak = self._candidates(text, appraisal, limit)
-        chosen = spans[:1] + [s for s in spans[1:2] if _worth(text, spans[0], s, limit, appraisal.label == "neutral")]
+        chosen = spans[:1] + [s for s in spans[1:2] if _worth(text, spans[0], s, limit, appraisal.label == NEUTRAL)]
         chosen.sort(key=lambda s: s.start)
         quoted = tuple(s.of(text) for s in chosen)
         cue, word = _cue(appraisal, quoted)
@@ -118,7 +118,7 @@ class TemplateTeacher:
         """The wording of one ``voice``, a number that chooses among frames and endings."""
         knowledge = load_appraisals(example.lens)
         appraisal = knowledge[example.labels[0]]
-        plain = appraisal.label == "neutral"
+        plain = appraisal.label == NEUTRAL
         groups = self.frames.plain_groups if plain else self.frames.groups
         group = sight.group if sight.group in groups else "word" if count_words(sight.spans[0]) == 1 else "phrase"
         frames = [f for f in groups[group] if not rival or ("{end}" in f and "{case}" not in f)] or groups[group]
@@ -149,7 +149,7 @@ class TemplateTeacher:
 
     def _search(self, text: str, appraisal: Appraisal, limit: int) -> tuple[list[Span], bool]:
         spans = self.lexicon.carriers(text, appraisal.label, min(limit, MAX_WORDS)) if limit else []
-        plain = appraisal.label == "neutral"
+        plain = appraisal.label == NEUTRAL
         if plain:
             spans = _prefer_phrases(text, spans)
         weak = not plain and bool(spans) and spans[0].weight < WEAK

@@ -21,7 +21,7 @@ from toolkit.config import load_config
 from toolkit.contract.example import Example
 from toolkit.contract.lens import Lens
 from toolkit.contract.prompt import load_prompt
-from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.contract.taxonomy import NEUTRAL, load_taxonomy
 from toolkit.corpora.empathetic import read_empathetic
 from toolkit.corpora.goemotions import read_goemotions
 from toolkit.corpora.ratings import read_ratings
@@ -176,9 +176,9 @@ def split_task(name: str, examples: Sequence[Example], missing: list[str]) -> Ta
     require_sklearn()
     from sklearn.model_selection import train_test_split
 
-    neutral = [example for example in examples if example.labels == ("neutral",)]
+    neutral = [example for example in examples if example.labels == (NEUTRAL,)]
     kept = random.Random(SEED).sample(neutral, min(len(neutral), NEUTRAL_CAP))
-    rows = [*kept, *(example for example in examples if example.labels != ("neutral",))]
+    rows = [*kept, *(example for example in examples if example.labels != (NEUTRAL,))]
     try:
         train, held = train_test_split(
             rows, test_size=HELD_OUT, random_state=SEED, stratify=[example.labels[0] for example in rows]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from toolkit.contract.lens import Lens
-from toolkit.contract.taxonomy import load_taxonomy
+from toolkit.contract.taxonomy import NEUTRAL, load_taxonomy
 from toolkit.evaluation import metrics
 from toolkit.evaluation.answers import AnswerRates, rate_answers
 from toolkit.evaluation.faithfulness import ReasoningQuality, measure_reasoning
@@ -28,7 +28,6 @@ CHUNK = 128
 FALLBACK_THRESHOLD = 0.5
 RESAMPLES = 500
 FITTED_ON = "dev"
-NEUTRAL = "neutral"
 
 
 class Model(Protocol):

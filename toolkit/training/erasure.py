@@ -15,9 +15,9 @@ import numpy as np
 from toolkit.contract.answer import find_evidence
 from toolkit.contract.example import Example
 from toolkit.contract.lens import Lens
+from toolkit.contract.taxonomy import NEUTRAL
 from toolkit.corpora.spans import kept_words, quoted_words
 
-NEUTRAL = "neutral"
 QUOTED_SHARE = 1 / 3  # of the copies lack the quoted words, the others lack words around them
 MOST_STRUCK = 0.7
 
