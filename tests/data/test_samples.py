@@ -38,7 +38,7 @@ LABELLED = (
     "contrasts_28k.jsonl",
     "irony.jsonl",
 )
-PERSONS = "persons.jsonl"
+PERSONS = ("persons.jsonl", "persons_4k.jsonl")
 GOLDEN = "golden.jsonl"
 HARD = (GOLDEN, "bench_300.jsonl")
 HELD_OUT = (*HARD, "situations_dev.jsonl")
@@ -58,7 +58,7 @@ def samples(request: pytest.FixtureRequest) -> list[Row]:
     return read(request.param)
 
 
-@pytest.fixture(scope="module", params=(*REASONED, *LABELLED, PERSONS))
+@pytest.fixture(scope="module", params=(*REASONED, *LABELLED, *PERSONS))
 def learned(request: pytest.FixtureRequest) -> list[Row]:
     """Each of the files that may be learned from, those without a reader's label too."""
     return read(request.param)
@@ -147,17 +147,35 @@ def test_no_five_words_recur_in_many_reasonings(name: str, key: str) -> None:
     assert count <= len(rows) / 50, run
 
 
-def test_reasonings_written_later_fit_their_texts() -> None:
+@pytest.mark.parametrize(
+    ("name", "count", "labels", "least"),
+    [("situations_reasoned.jsonl", 4800, 28, 90), ("situations_quoted.jsonl", 2511, 26, 38)],
+)
+def test_reasonings_written_later_fit_their_texts(name: str, count: int, labels: int, least: int) -> None:
     texts = {row["id"]: row for row in read("situations_20k.jsonl")}
-    rows = read("situations_reasoned.jsonl")
-    assert len({row["id"] for row in rows}) == len(rows) == 4800
+    rows = read(name)
+    assert len({row["id"] for row in rows}) == len(rows) == count
     for row in rows:
         assert set(row) == {"id", "text", "emotion", "reasoning"}
         assert all(row[key] == texts[row["id"]][key] for key in ("text", "emotion"))
         assert check(Example(row["text"], (row["emotion"],)), row["reasoning"]) is None, row["id"]
-    assert min(Counter(row["emotion"] for row in rows).values()) >= 90
-    run, count = most_frequent_run(row["reasoning"] for row in rows)
-    assert count <= len(rows) / 50, run
+    counts = Counter(row["emotion"] for row in rows)
+    assert len(counts) == labels
+    assert min(counts.values()) >= least
+    run, often = most_frequent_run(row["reasoning"] for row in rows)
+    assert often <= len(rows) / 50, run
+
+
+def test_the_same_words_are_quoted_in_the_words_of_the_template_teacher() -> None:
+    by_hand = {row["id"]: row for row in read("situations_quoted.jsonl")}
+    rows = read("situations_argued.jsonl")
+    assert {row["id"] for row in rows} == set(by_hand)
+    assert len(rows) == len(by_hand)
+    for row in rows:
+        other = by_hand[row["id"]]
+        assert {**row, "reasoning": ""} == {**other, "reasoning": ""}
+        assert quoted_spans(row["reasoning"]) == quoted_spans(other["reasoning"])
+        assert check(Example(row["text"], (row["emotion"],)), row["reasoning"]) is None, row["id"]
 
 
 @pytest.mark.parametrize("name", HELD_OUT)
@@ -192,15 +210,16 @@ def test_texts_that_train_and_texts_that_evaluate_share_hardly_any_words_in_a_ro
 def test_no_text_stands_in_two_files() -> None:
     every = [
         " ".join(words(row["text"])) or row["text"]
-        for name in (*REASONED, *LABELLED, PERSONS, *HELD_OUT)
+        for name in (*REASONED, *LABELLED, *PERSONS, *HELD_OUT)
         for row in read(name)
     ]
     assert len(set(every)) == len(every)
 
 
-def test_sentences_about_persons_are_none_of_those_that_measure_what_naming_a_person_does() -> None:
+@pytest.mark.parametrize("name", PERSONS)
+def test_sentences_about_persons_are_none_of_those_that_measure_what_naming_a_person_does(name: str) -> None:
     """They share no five words in a row with them, whoever is named, and each person stands in texts of many labels."""
-    rows, terms = read(PERSONS), load_terms()
+    rows, terms = read(name), load_terms()
     assert all(set(row) == {"id", "text", "emotion"} and all(row.values()) for row in rows)
     assert len({row["id"] for row in rows}) == len(rows)
     assert {row["emotion"] for row in rows} == set(load_taxonomy("goemotions").labels)

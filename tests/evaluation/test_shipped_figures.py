@@ -47,6 +47,7 @@ def test_thresholds_are_of_the_rule_that_is_in_use(adapter: str) -> None:
 def test_figures_and_calibration_are_of_one_measurement(adapter: str) -> None:
     figures = read(adapter, "metrics.json")["figures"]
     for lens in read(adapter, "calibration.json")["lenses"].values():
+        assert lens["fitted_on"] in ("goemotions dev", "empathetic dev")
         for protocol, measured in lens["cross_fitted"].items():
             for key in TABLE:
                 assert figures[protocol][key] == pytest.approx(measured[key], abs=2e-6), (protocol, key)

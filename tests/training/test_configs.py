@@ -71,14 +71,21 @@ def test_the_author_adapter_is_the_mean_of_its_last_three_runs() -> None:
     assert recorded("author") == [public(run) for run in runs]
 
 
-TOLD = [f"told-{name}.yaml" for name in ("contrasted-again", "contrasted", "and-comments", "distilled")]
+CONTRASTED = [f"told-{name}.yaml" for name in ("contrasted-again", "contrasted", "and-comments", "distilled")]
+QUOTED = ["told-steadied.yaml", "told-quoted.yaml"]
 
 
-def test_the_told_adapter_is_the_mean_of_its_last_stage_and_the_last_but_two() -> None:
-    last, third = told("told")["average"]
+def test_the_told_adapter_is_the_mean_of_its_last_two_stages_and_of_what_they_went_on_from() -> None:
+    last, quoted, contrasting = told("told")["average"]
+    assert last["weight"] == quoted["weight"] == contrasting["weight"]
+    assert [as_read(stage["config"]) for stage in (last, quoted)] == [public(run) for run in shipped(*QUOTED)]
+    before = {"average": contrasting["average"]}
+    assert (last["before"][0]["config"], last["before"][1:]) == (quoted["config"], [before])
+    assert quoted["before"] == [before]
+    last, third = contrasting["average"]
     assert last["weight"] == third["weight"]
     *stages, before = last["before"]
-    assert [as_read(stage["config"]) for stage in (last, *stages)] == [public(run) for run in shipped(*TOLD)]
+    assert [as_read(stage["config"]) for stage in (last, *stages)] == [public(run) for run in shipped(*CONTRASTED)]
     assert (third["config"], third["before"]) == (stages[1]["config"], [stages[2], before])
     again, comments = shipped("told-again.yaml", "told-again-comments.yaml")
     other = again.model_copy(update={"name": "told-again-49", "seed": 49})
@@ -93,7 +100,10 @@ def test_the_two_lens_adapter_is_the_mean_of_its_two_runs() -> None:
 
 def test_the_stages_of_the_told_adapter_follow_one_another() -> None:
     again, comments = shipped("told-again.yaml", "told-again-comments.yaml")
-    *later, distilled = shipped(*TOLD)
+    *later, distilled = shipped(*CONTRASTED)
+    last, quoted = shipped(*QUOTED)
+    assert last.init == quoted.run_dir / "adapter"
+    assert quoted.init == Path("models/runs/told-contrasting")
     assert again.init == comments.init == Path("models/runs/told-half")
     assert distilled.init == Path("models/runs/told")
     for after, stage in itertools.pairwise([*later, distilled]):
