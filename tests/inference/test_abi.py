@@ -101,6 +101,14 @@ def test_forked_and_packed_sequences_read_as_single_ones(base: Path) -> None:
     assert abi.self_test(base) < 0.05
 
 
+def test_a_model_with_two_caches_moves_both(narrow_gemma: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert abi.self_test(narrow_gemma) < 0.001
+    save = NativeContext.save
+    monkeypatch.setattr(NativeContext, "save", lambda self, sequence: save(self, sequence)[:-1])
+    with pytest.raises(ModelError, match="could not take up a sequence"):
+        abi.self_test(narrow_gemma)
+
+
 def no_fork(self: NativeContext, source: int, target: int) -> None:
     """A copy of sequences that does nothing."""
 
@@ -124,6 +132,6 @@ def test_the_self_test_leaves_nothing_behind(shallow_path: Callable[..., Path]) 
     with EmotionModel.load(shallow_path("F32", layers=1), threads=1) as model:
         engine = model.engine
         assert isinstance(engine, Engine)
-        for context, n_sequences in ((engine.context, 4), (engine.pen, 1)):
+        for context, n_sequences in ((engine.context, 4), (engine.contexts[1], 1)):
             for sequence in range(n_sequences):
                 assert llama_cpp.llama_memory_seq_pos_max(context.memory, sequence) == -1

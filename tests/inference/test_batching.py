@@ -14,21 +14,18 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from convert.gguf_file import TensorPlan, as_field, copied_fields, write_gguf
-from convert.header import check_header
-from toolkit.base import find_base_gguf, load_base
 from toolkit.benchmark.growth import long_text
 from toolkit.benchmark.machine import resident_bytes
 from toolkit.contract.lens import Lens
 from toolkit.errors import ModelError
 from toolkit.inference import engine as engine_module
 from toolkit.inference import writing
-from toolkit.inference.engine import Engine
+from toolkit.inference.engine import LONG_ANSWERS, Engine
 from toolkit.inference.native import NativeContext
 from toolkit.inference.prompts import PASSES_AHEAD
 from toolkit.inference.tuning import Tuning
+from toolkit.inference.writing import FEW
 
-WIDTH = 64  # one head, one layer
 FEW_MEGABYTES = 4_000_000
 
 
@@ -43,21 +40,6 @@ class Pass:
 
 def top(posterior: np.ndarray) -> int:
     return int(posterior.argmax())
-
-
-@pytest.fixture(scope="module")
-def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights under the vocabulary of the default base."""
-    path = tmp_path_factory.mktemp("narrow") / "narrow.gguf"
-    base, random = check_header(find_base_gguf(load_base("smollm2-135m"))), np.random.default_rng(0)
-    sizes = {"embedding_length": WIDTH, "feed_forward_length": WIDTH, "rope.dimension_count": WIDTH}
-    sizes |= {"block_count": 1, "attention.head_count": 1, "attention.head_count_kv": 1}
-    kept = [t for t in base.tensors if t.name.startswith(("blk.0.", "token_embd", "output_norm"))]
-    vocabulary = kept[0].shape[0]
-    plans = [TensorPlan(t.name, "F32", tuple(n if n == vocabulary else WIDTH for n in t.shape)) for t in kept]
-    fields = copied_fields(base) | {f"llama.{name}": as_field(size) for name, size in sizes.items()}
-    write_gguf(path, "llama", fields, plans, lambda plan: [random.normal(0, 0.3, plan.shape).astype(np.float32)])
-    return path
 
 
 @pytest.fixture
@@ -110,30 +92,74 @@ def test_a_head_is_evaluated_once_and_every_prompt_once(
     assert np.mean(full) > 0.85 * engine.tuning.rows
 
 
+@pytest.mark.parametrize("active", [2, FEW + 4])
 def test_a_sequence_that_ends_makes_room_in_the_very_next_pass(
-    load: Callable[..., Engine], passes: list[Pass], texts: list[str]
+    load: Callable[..., Engine], passes: list[Pass], texts: list[str], monkeypatch: pytest.MonkeyPatch, active: int
 ) -> None:
-    engine, some = load(active=2), texts[:6]
-    found = list(engine.explain(some, Lens.AUTHOR, top))
-    written = [done for done in passes if done.context is engine.pen and done.logits]
-    answers = [len(engine._writer._known_answer(each.label, Lens.AUTHOR)) for each in found]
-    joined = [done.rows - done.logits for done in written if done.rows > done.logits]  # all but the last token of each
-    assert written[0].rows == answers[0] + answers[1]
-    assert joined[1:] == [answer - 1 for answer in answers[2:]]  # one by one, as they end at different times
-    alone = [done.logits for done in written].index(1)
-    last = max(number for number, done in enumerate(written) if done.rows > done.logits)
-    assert last < alone  # two are at work until none is left that could join
+    engine, at_work = load(active=active), list[int]()
+    step = writing.AnswerWriter.step
+
+    def noted(self: writing.AnswerWriter) -> None:
+        at_work.append(len(self._slots))
+        step(self)
+
+    monkeypatch.setattr(writing.AnswerWriter, "step", noted)
+    found = list(engine.explain(texts[: 3 * active], Lens.AUTHOR, top))
+    alone = next(number for number, count in enumerate(at_work) if count < active)
+    assert at_work[alone:] == sorted(at_work[alone:], reverse=True)  # nobody joins any more
+    written = [done for done in passes if done.context is engine.contexts[1]]
+    answers = [len(engine._writers[0]._known_answer(each.label, Lens.AUTHOR)) for each in found]
+    known, first = sum(answers), len(found)  # the word behind what is known takes no row of its own
+    assert sum(done.rows for done in written) == known - first + sum(done.logits for done in written)
 
 
-def test_a_head_is_evaluated_once_for_all_that_is_written(
+def test_what_was_read_is_not_read_again_to_be_written(
     load: Callable[..., Engine], passes: list[Pass], texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writing, "next_token", lambda *_: -1)
     engine = load()
-    for _ in range(2):
-        list(engine.explain(texts[:40], Lens.AUTHOR, top))
-    written = [done for done in passes if done.context is engine.pen]
-    assert [done.rows for done in written if not done.logits] == [len(engine.frames[Lens.AUTHOR].head)]
+    found = list(engine.explain(texts[:40], Lens.AUTHOR, top))
+    written = sum(done.rows for done in passes if done.context is engine.contexts[1])
+    assert written == sum(len(engine._writers[0]._known_answer(each.label, Lens.AUTHOR)) for each in found)
+
+
+def test_of_many_at_work_all_evaluate_as_much_and_no_pass_is_split(
+    load: Callable[..., Engine], texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, seen = load(active=FEW + 4), list[tuple[int, ...]]()
+    add_each = NativeContext.add_each
+
+    def noted(self: NativeContext, tokens: Any, positions: Any, sequences: Any, wanted: Any) -> None:
+        seen.append(tuple(sequences))
+        add_each(self, tokens, positions, sequences, wanted)
+
+    monkeypatch.setattr(NativeContext, "add_each", noted)
+    list(engine.explain(texts[:60], Lens.AUTHOR, top))
+    many = [sequences for sequences in seen if len(sequences) > FEW]
+    assert len(many) > 30
+    assert all(sequences == tuple(range(len(sequences))) for sequences in many)
+
+
+def test_sequences_that_wait_move_and_keep_step_write_what_they_write_alone(
+    load: Callable[..., Engine], texts: list[str]
+) -> None:
+    some = texts[:40]
+    alone = [done.reasoning for done in load(active=1).explain(some, Lens.AUTHOR, top)]
+    for active in (3, FEW + 4, 32):
+        assert [done.reasoning for done in load(active=active).explain(some, Lens.AUTHOR, top)] == alone
+    assert len(set(alone)) > 30
+
+
+def test_a_long_prompt_is_written_beside_the_short_ones_in_cells_enough(
+    load: Callable[..., Engine], texts: list[str]
+) -> None:
+    long = [long_text(texts, 200)[cut:] for cut in (0, 30, 60, 90, 120, 150)]  # more than are written together
+    some = [text for pair in zip(texts, long, strict=False) for text in pair]
+    alone = [next(load().explain([text], Lens.AUTHOR, top)).reasoning for text in some]
+    engine = load()
+    assert [done.reasoning for done in engine.explain(some, Lens.AUTHOR, top)] == alone
+    assert [context.n_streams for context in engine.contexts] == [1, 32, LONG_ANSWERS]
+    assert [writer.places for writer in engine._writers] == [32, LONG_ANSWERS]
 
 
 def test_four_times_the_words_are_four_times_the_rows(
@@ -191,7 +217,7 @@ def test_readings_that_go_on_by_turns_keep_their_own_answers(load: Callable[...,
         for found, expected in zip(pair, alone, strict=True):
             assert np.array_equal(found.reading.posterior, expected[number])
             assert found.label == top(expected[number])
-    assert engine._writer.places == 3
+    assert engine._writers[0].places == 3
 
 
 def test_a_reading_within_another_leaves_that_one_at_work(load: Callable[..., Engine], texts: list[str]) -> None:
@@ -213,7 +239,7 @@ def test_a_sequence_that_cannot_join_gives_its_place_back(
         for _ in range(3):
             with pytest.raises(ModelError, match="no room"):
                 list(engine.explain(texts[:4], Lens.AUTHOR, top))
-    assert engine._writer.places == 2
+    assert engine._writers[0].places == 2
     assert len(list(engine.explain(texts[:4], Lens.AUTHOR, top))) == 4
 
 

@@ -29,7 +29,7 @@ class Packer(PromptReader):
 
     def _evaluate(self, pack: list[Window], lens: Lens, keep: bool) -> list[Prompt]:  # noqa: ARG002
         self.packs.append([len(window.tokens) for window in pack])
-        return [Prompt(window, READING, np.zeros(0, np.uint8), 0) for window in pack]
+        return [Prompt(window, READING, [], 0) for window in pack]
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(1, 90)), max_size=60))

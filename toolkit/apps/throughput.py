@@ -11,6 +11,7 @@ from pathlib import Path
 from toolkit.inference.abi import check_abi
 from toolkit.inference.native import NativeContext, NativeModel
 from toolkit.inference.tuning import Tuning, available_threads
+from toolkit.inference.writing import CELLS
 
 PROMPT_TOKENS, WRITTEN_TOKENS = 30, 40
 """Tokens of a typical text with its prompt, and of its reasoning: what ``Throughput.texts`` reckons with."""
@@ -61,7 +62,7 @@ def measure_throughput(
 def _measure(path: Path, threads: int) -> Throughput:
     model = NativeModel(path)
     try:
-        context = NativeContext(model, ACTIVE * (_EACH + _STEPS), ACTIVE * _EACH, ACTIVE, threads)
+        context = NativeContext(model, ACTIVE * CELLS, ACTIVE * _EACH, ACTIVE, threads, unified=False)
         try:
             tokens = (model.encode(_TEXT) * _EACH)[:_EACH]
             _prompt(context, tokens)  # the first pass reads the weights from the disk

@@ -110,7 +110,7 @@ def self_test(path: Path) -> float:
     model = NativeModel(path)
     contexts = []
     try:
-        contexts += [NativeContext(model, 256, 64, 4, threads=1) for _ in range(2)]
+        contexts += [NativeContext(model, 256 * 4, 64, 4, threads=1, unified=unified) for unified in (True, False)]
         return self_test_on(contexts[0], contexts[1], model)
     finally:
         for context in contexts:
@@ -123,7 +123,7 @@ def self_test_on(context: NativeContext, pen: NativeContext, model: NativeModel)
 
     Args:
         context: an empty one with at least four sequences, as empty afterwards.
-        pen: another empty context of the same ``model``.
+        pen: another empty context of the same ``model``, whose sequences have cells of their own.
 
     Returns:
         How far the two log-probabilities of the 50 most likely tokens lie apart on average. Sound builds stay below
@@ -160,7 +160,11 @@ def _forked_and_moved(context: NativeContext, other: NativeContext, head: list[i
     context.add(rest[:-1], len(head), [1])
     context.add(rest[::-1], len(head), [2])
     context.decode()
-    other.load(0, context.save(1))
+    last = other.n_sequences - 1
+    other.load(last, context.save(1))
+    if last:
+        other.fork(last, 0)
+        other.drop(last)
     row = other.add(rest[-1:], len(head) + len(rest) - 1, [0], want_logits=True)
     other.decode()
     return _log_softmax(other.logits(row))

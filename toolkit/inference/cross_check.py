@@ -75,16 +75,17 @@ def answer_by_grammar(engine: Engine, text: str, lens: Lens) -> str:
     Raises:
         ModelError: where it comes to no end.
     """
-    model, frame, context = engine.model, engine.frames[lens], engine.pen
+    model, frame, context = engine.model, engine.frames[lens], engine.context
+    sequence = context.n_sequences - 1  # between two readings only the heads are in it, which are the first ones
     grammar = FullGrammar(model, lens, prepare_text(text))
     pending, position, written = [*frame.head, *model.encode(prepare_text(text)), *frame.tail], 0, b""
     try:
         while not written.endswith(load_prompt().close.encode()):
-            row = context.add(pending, position, [0], want_logits=True)
+            row = context.add(pending, position, [sequence], want_logits=True)
             position += len(pending)
             context.decode()
             token = grammar.likeliest(context.logits(row))
-            if token < 0 or position > context.n_cells // 2:
+            if token < 0 or position >= context.n_batch:
                 raise ModelError("The grammar sampler comes to no end.", "Report this with the text that was read.")
             grammar.accept(token)
             written += model.pieces[token]
@@ -92,5 +93,5 @@ def answer_by_grammar(engine: Engine, text: str, lens: Lens) -> str:
     finally:
         grammar.close()
         context.discard()
-        context.drop(0)
+        context.drop(sequence)
     return written.decode()

@@ -3,7 +3,8 @@
 Two contexts on the same weights share the work. One reads: :class:`~toolkit.inference.prompts.PromptReader` packs
 prompts into passes that give posteriors and nothing else. The other writes: keys and values of a prompt move over, and
 :class:`~toolkit.inference.writing.AnswerWriter` decodes many answers together. Apart, neither is slowed down by the
-other's cells, and what is read does not depend on what is written beside it.
+other's cells, and what is read does not depend on what is written beside it. Prompts that are too long for the cells of
+a sequence there get a third context, of few and long sequences, when the first of them comes.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from toolkit.inference.prompts import LONGEST, ROWS, SEQUENCES, Prompt, PromptRe
 from toolkit.inference.tuning import Tuning, available_threads, find_tuning, free_threads
 from toolkit.inference.writing import AnswerWriter, Explained, Task
 
-__all__ = ["CELLS", "LONGEST", "Choose", "Engine", "Explained", "Reading", "Survey", "Written", "available_threads"]
+__all__ = ["LONGEST", "Choose", "Engine", "Explained", "Reading", "Survey", "Written", "available_threads"]
 
-CELLS = prompts.CELLS + writing.CELLS
+LONG_ANSWERS = 4  # sequences for answers to long prompts
 Choose = Callable[[np.ndarray], int]
 # Number and words of a text, its reading, and what is written of its reasoning.
 Written = Callable[[int, str, Reading, str], None]
@@ -86,14 +87,14 @@ class Engine:
         for trie in self.tries.values():
             check_boundaries(self.model, trie.labels)
         self.context = NativeContext(self.model, prompts.CELLS, LONGEST, SEQUENCES, self.threads, single)
-        written = self.tuning.active + len(Lens)  # the heads are sequences of their own
-        self.pen = NativeContext(self.model, writing.CELLS, ROWS + 1, written, self.threads, single)
+        self.contexts = [self.context]
+        self._single, self._by_grammar = single, by_grammar
+        self.adapter: NativeAdapter | None = None
         window = context_window or int(self.model.header.metadata.get("emotion_lrm.context_window", LONGEST))
         shared = (self.model, self.context, self.frames, self.tries)
         rows = LONGEST if gpu_layers else self.tuning.rows  # a GPU likes full passes better than sums in the same order
         self._reader = PromptReader(*shared, min(window, LONGEST) - self._overhead(), rows)
-        self._writer = AnswerWriter(self.model, self.pen, self.frames, self.tries, by_grammar)
-        self.adapter: NativeAdapter | None = None
+        self._writers = [self._open_writer(writing.CELLS, self.tuning.active)]
         if lora is not None:
             self.swap(lora)
 
@@ -107,21 +108,21 @@ class Engine:
             ModelError: for an adapter of another model.
         """
         adapter = NativeAdapter(self.model, lora) if lora is not None else None
-        for context in (self.context, self.pen):
+        for context in self.contexts:
             context.use_adapter(adapter)
         self.adapter = adapter
         self._reader.heads.forget()
-        self._writer.heads.forget()
 
     def use_threads(self, single: int) -> None:
         """From the next pass on so many threads for a pass of a single token."""
-        for context in (self.context, self.pen):
+        self._single = single
+        for context in self.contexts:
             context.use_threads(single, self.threads)
 
     def close(self) -> None:
         """Free contexts and weights; safe to call twice."""
-        self.context.close()
-        self.pen.close()
+        for context in self.contexts:
+            context.close()
         self.model.close()
 
     def read(self, texts: Iterable[str | None], lens: Lens) -> Iterator[Reading]:
@@ -164,24 +165,26 @@ class Engine:
         ready: deque[Task] = deque()
         due, more = 0, True
         try:
-            while more or ready or self._writer.busy(answers):
+            while more or ready or any(writer.busy(answers) for writer in self._writers):
                 more = self._fill(ready, tasks, lens)
-                self._writer.step()
-                if watch is not None:
-                    for task, written in self._writer.unfinished(answers):
-                        watch(task.number, task.prompt.window.text, task.reading, written)
+                for writer in self._writers:
+                    writer.step()
+                    if watch is not None:
+                        for task, written in writer.unfinished(answers):
+                            watch(task.number, task.prompt.window.text, task.reading, written)
                 while due in answers:
                     yield answers.pop(due)
                     due += 1
         finally:
-            self._writer.abandon(answers)
+            for writer in self._writers:
+                writer.abandon(answers)
 
     def _fill(self, ready: deque[Task], tasks: Iterator[list[Task]], lens: Lens) -> bool:
         """Let sequences join while there is room, and read more where none is ready; says whether more may come."""
         while True:
-            while ready and self._writer.admit(ready[0], lens):
-                ready.popleft()
-            if ready or not self._writer.places:
+            while ready and (writer := self._writer_for(ready[0], lens)).places:
+                writer.admit(ready.popleft(), lens)
+            if ready or not self._writers[0].places:
                 return True
             read = next(tasks, None)
             if not read:
@@ -208,6 +211,23 @@ class Engine:
         return survey.clearest(choose(survey.reading.posterior))
 
     # Bookkeeping
+
+    def _writer_for(self, task: Task, lens: Lens) -> AnswerWriter:
+        """The writer whose sequences are long enough for prompt and answer."""
+        if self._writers[0].fits(task, lens):
+            return self._writers[0]
+        if len(self._writers) == 1:
+            self._writers.append(self._open_writer(LONGEST, LONG_ANSWERS))
+        return self._writers[1]
+
+    def _open_writer(self, cells: int, sequences: int) -> AnswerWriter:
+        """A writer with a context of its own, whose sequences have so many cells each."""
+        threads = (self.threads, self._single)
+        pen = NativeContext(self.model, cells * sequences, ROWS, sequences, *threads, unified=False)
+        if self.adapter is not None:
+            pen.use_adapter(self.adapter)
+        self.contexts.append(pen)
+        return AnswerWriter(self.model, pen, self.frames, self.tries, self._by_grammar)
 
     def _suffix_length(self, lens: Lens) -> int:
         return len(self.frames[lens].tail) + len(self.frames[lens].prefill)

@@ -81,7 +81,7 @@ class EmotionModel:
         lora = Path(adapter) if adapter else None
         engine = Engine(path, threads=threads, gpu_layers=gpu_layers, lora=lora)
         try:
-            self_test_on(engine.context, engine.pen, engine.model)
+            self_test_on(engine.contexts[0], engine.contexts[1], engine.model)
             return cls(engine, *_told(engine, lora))
         except BaseException:
             engine.close()

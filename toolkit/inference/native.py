@@ -20,6 +20,10 @@ from convert.header import Header, check_header, read_header
 from toolkit.errors import ModelError, UsageError
 
 _BASE_HASH = "emotion_lrm.base_sha256"
+State = list[np.ndarray]
+"""Keys and values of a sequence as bytes: what llama.cpp begins with, then every cache of the model: two where some
+layers look through a sliding window."""
+_MAGIC, _COUNT = 8, 4  # bytes that a state begins with, and bytes of a count in it
 _SILENT = llama_cpp.llama_log_callback(lambda *_: None)
 _backend_ready = False
 
@@ -166,7 +170,7 @@ class NativeGrammar:
 
 
 class NativeContext:
-    """A KV cache shared by many sequences, and a batch of tokens to evaluate in it.
+    """A KV cache for many sequences, and a batch of tokens to evaluate in it.
 
     Args:
         n_cells: KV cells, over all sequences.
@@ -174,6 +178,8 @@ class NativeContext:
         n_sequences: sequence ids 0 to ``n_sequences - 1``.
         threads: for batches.
         single_threads: for a batch of one token; None takes ``threads``.
+        unified: whether all sequences share the cells, so that one can begin with what another holds. Else each has an
+            equal part, of a multiple of 256 cells, and attention walks over that alone.
     """
 
     def __init__(
@@ -184,12 +190,13 @@ class NativeContext:
         n_sequences: int,
         threads: int,
         single_threads: int | None = None,
+        unified: bool = True,
     ) -> None:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = n_cells, n_batch, n_batch
         params.n_seq_max = n_sequences
         params.n_threads, params.n_threads_batch = single_threads or threads, threads
-        params.kv_unified = True  # llama_memory_seq_cp of part of a sequence can abort without it
+        params.kv_unified = unified
         params.swa_full = True  # Gemma 3 could not reuse the shared head otherwise
         params.no_perf = True
         self.pointer: Any = llama_cpp.llama_init_from_model(model.pointer, params)
@@ -202,6 +209,7 @@ class NativeContext:
         self._model = model  # which has to live as long
         self.memory: Any = llama_cpp.llama_get_memory(self.pointer)
         self.n_cells, self.n_batch, self.n_sequences, self.n_vocab = n_cells, n_batch, n_sequences, model.n_vocab
+        self.n_streams = 1 if unified else n_sequences
         self._tokens = np.zeros(n_batch, np.int32)
         self._positions = np.zeros(n_batch, np.int32)
         self._counts = np.zeros(n_batch, np.int32)
@@ -248,23 +256,35 @@ class NativeContext:
         self._fill, self._used = end, used
         return end - 1
 
-    def add_each(self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[int]) -> None:
-        """Put one token of each of several sequences into the batch, and ask for the logits behind every one.
+    def add_each(
+        self,
+        tokens: Sequence[Sequence[int]],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        wanted: Sequence[bool],
+    ) -> None:
+        """Put equally many tokens of each of several sequences into the batch.
+
+        Args:
+            tokens: shape (sequences, tokens of each).
+            positions: of the first token of each.
+            wanted: of which sequences to ask for the logits behind their last token.
 
         Raises:
             IndexError: where the batch has no room or a sequence id is out of range.
         """
-        start, end, used = self._fill, self._fill + len(tokens), self._used + len(tokens)
-        if not tokens:
-            return
+        rows = np.asarray(tokens, np.int32)
+        count, width = rows.shape
+        start, end, used = self._fill, self._fill + rows.size, self._used + rows.size
         if end > self.n_batch or min(sequences) < 0 or max(sequences) >= self.n_sequences:
             raise IndexError("batch or sequence out of range")
-        self._sequences[self._used : used] = sequences
+        self._sequences[self._used : used].reshape(count, width)[:] = np.reshape(sequences, (-1, 1))
         self._owners[start:end] = self._sequences.ctypes.data + 4 * np.arange(self._used, used)
-        self._tokens[start:end] = tokens
-        self._positions[start:end] = positions
+        self._tokens[start:end] = rows.ravel()
+        self._positions[start:end].reshape(count, width)[:] = np.reshape(positions, (-1, 1)) + np.arange(width)
         self._counts[start:end] = 1
-        self._wanted[start:end] = True
+        self._wanted[start:end] = False
+        self._wanted[start + width - 1 : end : width] = wanted
         self._fill, self._used = end, used
 
     def decode(self) -> None:
@@ -323,30 +343,44 @@ class NativeContext:
         return np.ctypeslib.as_array(found, shape=(self._asked, self.n_vocab))
 
     def fork(self, source: int, target: int) -> None:
-        """Let sequence ``target`` share everything that ``source`` holds, beside what it has; costs no evaluation."""
+        """Let sequence ``target`` hold everything that ``source`` holds; costs no evaluation.
+
+        In a unified cache they share the cells, and what ``target`` has beside them it keeps. Else the cells are
+        copied, at the next :meth:`decode`.
+        """
         llama_cpp.llama_memory_seq_cp(self.memory, source, target, -1, -1)
 
-    def drop(self, sequence: int, end: int = -1) -> None:
-        """Forget a sequence, or what it holds before position ``end``; its cells are free again unless shared."""
+    def drop(self, sequence: int) -> None:
+        """Forget a sequence; its cells are free again unless shared."""
         if self.pointer:  # a reading that was left half done may be tidied up after the model was closed
-            llama_cpp.llama_memory_seq_rm(self.memory, sequence, -1, end)
+            llama_cpp.llama_memory_seq_rm(self.memory, sequence, -1, -1)
 
-    def save(self, sequence: int) -> np.ndarray:
-        """Keys and values of a sequence as bytes, for :meth:`load` of a context of the same model."""
+    def save(self, sequence: int) -> State:
+        """Keys and values of a sequence, for :meth:`load` of a context of the same model."""
         size = llama_cpp.llama_state_seq_get_size(self.pointer, sequence)
         state = np.empty(size, np.uint8)
         written = llama_cpp.llama_state_seq_get_data(self.pointer, _bytes(state), size, sequence)
         if written != size:
             raise ModelError("llama.cpp could not copy a sequence.", "Report this with --debug.")
-        return state
+        windows = llama_cpp.llama_state_seq_get_size_ext(
+            self.pointer, sequence, llama_cpp.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+        )  # of the cache for sliding windows, or all of it
+        return [part for part in np.split(state, [_MAGIC, size - windows + _MAGIC]) if len(part)]
 
-    def load(self, sequence: int, state: np.ndarray) -> None:
-        """Give ``sequence``, which is empty, what :meth:`save` returned.
+    def load(self, sequence: int, state: State) -> None:
+        """Give ``sequence``, which is empty, what :meth:`save` of a unified context returned.
+
+        llama.cpp moves a sequence only between caches that are divided alike, as if it could be of more than one part.
+        So this tells it of as many parts as there are here, all but the first of them empty.
 
         Raises:
-            ModelError: where the KV cache is full.
+            ModelError: where the sequence has too few cells.
         """
-        if not llama_cpp.llama_state_seq_set_data(self.pointer, _bytes(state), len(state), sequence):
+        begin, *caches = state
+        parts = np.array([self.n_streams], np.uint32).view(np.uint8)
+        empty = np.zeros((self.n_streams - 1) * _COUNT, np.uint8)
+        whole = np.concatenate([begin, *(piece for cache in caches for piece in (parts, cache[_COUNT:], empty))])
+        if not llama_cpp.llama_state_seq_set_data(self.pointer, _bytes(whole), len(whole), sequence):
             raise ModelError("llama.cpp could not take up a sequence.", "Report this with --debug.")
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from toolkit.contract.lens import Lens
 from toolkit.contract.prompt import Frame, prepare_text
 from toolkit.contract.trie import LabelTrie
-from toolkit.inference.native import NativeContext, NativeModel
+from toolkit.inference.native import NativeContext, NativeModel, State
 from toolkit.inference.posterior import pool_windows, trie_posterior
 
 ROWS = 63
@@ -58,32 +58,23 @@ class Prompt:
     """A window that was read.
 
     Attributes:
-        state: keys and values of its tokens behind the head, to be taken up by another context; empty unless asked for.
+        state: keys and values of its tokens, to be taken up by another context; empty unless asked for.
         length: of the prompt in tokens, with its head.
     """
 
     window: Window
     reading: Reading
-    state: np.ndarray
+    state: State
     length: int
 
 
 class Heads:
-    """The head of the prompt, evaluated once per lens in a context and shared by all that begin with it.
+    """The head of the prompt, evaluated once per lens as a sequence of its own and shared by all that begin with it."""
 
-    Args:
-        first: the head of each lens is a sequence of its own, from this one on.
-    """
-
-    def __init__(self, context: NativeContext, frames: Mapping[Lens, Frame], first: int) -> None:
+    def __init__(self, context: NativeContext, frames: Mapping[Lens, Frame]) -> None:
         self._context, self._frames = context, frames
-        self._sequences = {lens: first + number for number, lens in enumerate(Lens)}
+        self._sequences = {lens: number for number, lens in enumerate(Lens)}
         self._known: set[Lens] = set()
-
-    @property
-    def cells(self) -> int:
-        """Cells that the heads of all lenses take."""
-        return sum(len(self._frames[lens].head) for lens in Lens)
 
     def evaluate(self, lens: Lens) -> None:
         """One forward pass where the head of ``lens`` is not there yet; the batch has to be empty."""
@@ -122,7 +113,7 @@ class PromptReader:
     ) -> None:
         self._model, self._frames, self._tries = model, frames, tries
         self.context, self.window_tokens, self._rows = context, window_tokens, rows
-        self.heads = Heads(context, frames, first=0)
+        self.heads = Heads(context, frames)
         self._free = deque(range(len(Lens), context.n_sequences))
 
     def split(self, text: str) -> list[Window]:
@@ -208,10 +199,7 @@ class PromptReader:
     def _prompt(self, window: Window, ids: list[int], logits: np.ndarray, lens: Lens, keep: bool) -> Prompt:
         frame = self._frames[lens]
         reading = Reading(*trie_posterior(self._tries[lens], dict(enumerate(logits))))
-        state = np.zeros(0, np.uint8)
-        if keep:
-            self.context.drop(ids[0], len(frame.head))
-            state = self.context.save(ids[0])
+        state = self.context.save(ids[0]) if keep else []
         return Prompt(
             window, reading, state, len(frame.head) + len(window.tokens) + len(frame.tail) + len(frame.prefill)
         )

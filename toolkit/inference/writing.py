@@ -1,12 +1,11 @@
 """Answers: many sequences written at the same time, with sequences joining and leaving (continuous batching).
 
 The label and the JSON that is already known are forced; only the reasoning is sampled. A sequence that ends makes room
-for the next at once.
+for the next at once. Each has KV cells of its own, so that attention walks over no cell of another.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -15,13 +14,13 @@ import numpy as np
 from toolkit.contract.lens import Lens
 from toolkit.contract.prompt import Frame, load_prompt
 from toolkit.contract.trie import LabelTrie
-from toolkit.errors import ModelError
 from toolkit.inference.cross_check import FullGrammar
 from toolkit.inference.native import NativeContext, NativeModel
-from toolkit.inference.prompts import ROWS, Heads, Prompt, Reading
+from toolkit.inference.prompts import ROWS, Prompt, Reading
 from toolkit.inference.reasoning import ReasoningWriter, next_token
 
-CELLS = 4096
+CELLS = 256  # of a sequence, for prompt and answer: as few as llama.cpp gives
+FEW = 8  # sequences; so many rows or fewer cost a pass about as much as one
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +49,12 @@ class Task:
 
 @dataclass(slots=True)
 class _Slot:
-    """One sequence at work: what it has still to evaluate, from which position on, and the most cells it may take."""
+    """One sequence at work: what it has still to evaluate, and from which position on."""
 
     task: Task
-    sequence: int
     writer: ReasoningWriter
     position: int
     pending: list[int]
-    cells: int
     grammar: FullGrammar | None = None
 
 
@@ -65,6 +62,7 @@ class AnswerWriter:
     """Writes the answers to prompts in a context of its own; several callers may have sequences at work.
 
     Args:
+        context: one whose sequences have cells of their own.
         by_grammar: sample with llama.cpp's full grammar sampler instead, to compare; many times slower.
     """
 
@@ -78,78 +76,74 @@ class AnswerWriter:
     ) -> None:
         self._model, self.context, self._frames, self._tries = model, context, frames, tries
         self._by_grammar = by_grammar
-        places = context.n_sequences - len(Lens)
-        self.heads = Heads(context, frames, first=places)
-        self._free = deque(range(places))
         self._answers: dict[tuple[Lens, int], list[int]] = {}
-        self._slots: list[_Slot] = []
+        self._slots: dict[int, _Slot] = {}  # by sequence
 
     def busy(self, answers: dict[int, Explained]) -> bool:
         """Whether a sequence is at work for the caller of these answers."""
-        return any(slot.task.answers is answers for slot in self._slots)
+        return any(slot.task.answers is answers for slot in self._slots.values())
 
     @property
     def places(self) -> int:
         """How many sequences could join."""
-        return len(self._free)
+        return self.context.n_sequences - len(self._slots)
 
-    def admit(self, task: Task, lens: Lens) -> bool:
-        """Let a sequence join; says whether there is room for it now."""
-        if not self._free:
-            return False
-        prompt, answer = task.prompt, self._known_answer(task.label, lens)
-        cells = prompt.length - len(self._frames[lens].head) + len(answer) + load_prompt().max_tokens
-        taken = self.heads.cells + sum(slot.cells for slot in self._slots)
-        rows = sum(len(slot.pending) for slot in self._slots)
-        if taken + cells > self.context.n_cells or rows + len(answer) > ROWS:
-            if not self._slots:  # nobody will make room, so waiting would have no end
-                raise ModelError("A prompt and its answer do not fit into the context.", "Report this with --debug.")
-            return False
-        self.heads.evaluate(lens)
-        sequence, text = self._free.popleft(), prompt.window.text
-        slot = _Slot(task, sequence, ReasoningWriter(text), prompt.length, answer, cells)
-        self._slots.append(slot)
+    def fits(self, task: Task, lens: Lens) -> bool:
+        """Whether a sequence has cells enough for the prompt and the longest answer."""
+        longest = task.prompt.length + len(self._known_answer(task.label, lens)) + load_prompt().max_tokens
+        return longest <= self.context.n_cells // self.context.n_sequences
+
+    def admit(self, task: Task, lens: Lens) -> None:
+        """Let a sequence join, for which there has to be a place."""
+        answer, text = self._known_answer(task.label, lens), task.prompt.window.text
+        sequence = self._lowest_free()
+        slot = self._slots[sequence] = _Slot(task, ReasoningWriter(text), task.prompt.length, answer)
         try:
-            self.context.load(sequence, prompt.state)
-            self.heads.fork(lens, sequence)
+            self.context.load(sequence, task.prompt.state)
             if self._by_grammar:
                 slot.grammar = FullGrammar(self._model, lens, text, [*self._frames[lens].prefill, *answer])
         except BaseException:
-            self._leave(slot)
+            self._leave(sequence)
             raise
-        return True
 
     def step(self) -> None:
-        """One forward pass for all sequences at work, if any; those that it finishes leave their answers."""
-        if not self._slots:
+        """One forward pass for all sequences at work, if any; those that it finishes leave their answers.
+
+        All evaluate equally many tokens: what is known of the answer of one that joins comes a token a pass beside the
+        words of the others. Only where few are at work it goes ahead of them.
+        """
+        self._close_gaps()
+        at_work = sorted(self._slots)
+        joining = [sequence for sequence in at_work if len(self._slots[sequence].pending) > 1]
+        sequences = joining if joining and len(at_work) <= FEW else at_work
+        if not sequences:
             return
-        steady = [slot for slot in self._slots if len(slot.pending) == 1]
-        joining = [slot for slot in self._slots if len(slot.pending) > 1]
-        self.context.add_each(
-            [slot.pending[0] for slot in steady],
-            [slot.position for slot in steady],
-            [slot.sequence for slot in steady],
-        )
-        for slot in joining:
-            self.context.add(slot.pending, slot.position, [slot.sequence], want_logits=True)
+        slots = [self._slots[sequence] for sequence in sequences]
+        width = min(ROWS // len(slots), *(len(slot.pending) for slot in slots))
+        heard = [len(slot.pending) == width for slot in slots]
+        tokens = [slot.pending[:width] for slot in slots]
+        self.context.add_each(tokens, [slot.position for slot in slots], sequences, heard)
         self.context.decode()
-        for slot, logits in zip([*steady, *joining], self.context.outputs(), strict=True):
-            slot.position += len(slot.pending)
+        for slot in slots:
+            slot.position, slot.pending = slot.position + width, slot.pending[width:]
+        waiting = [sequence for sequence, slot in zip(sequences, slots, strict=True) if not slot.pending]
+        for sequence, logits in zip(waiting, self.context.outputs(), strict=True):
+            slot = self._slots[sequence]
             if self._write(slot, logits):
                 task = slot.task
                 task.answers[task.number] = Explained(task.reading, task.label, slot.writer.finish())
-                self._leave(slot)
+                self._leave(sequence)
 
     def unfinished(self, answers: dict[int, Explained]) -> Iterator[tuple[Task, str]]:
         """What every sequence at work for a caller has written of its reasoning."""
-        return ((slot.task, slot.writer.written) for slot in self._slots if slot.task.answers is answers)
+        return ((slot.task, slot.writer.written) for slot in self._slots.values() if slot.task.answers is answers)
 
     def abandon(self, answers: dict[int, Explained]) -> None:
         """Let every sequence of a caller go."""
         self.context.discard()
-        for slot in tuple(self._slots):
+        for sequence, slot in tuple(self._slots.items()):
             if slot.task.answers is answers:
-                self._leave(slot)
+                self._leave(sequence)
 
     def _write(self, slot: _Slot, logits: np.ndarray) -> bool:
         """Take the next token of the reasoning; says whether the sequence is finished."""
@@ -168,9 +162,19 @@ class AnswerWriter:
             self._answers[lens, label] = [*tokens, *self._frames[lens].bridge]
         return self._answers[lens, label]
 
-    def _leave(self, slot: _Slot) -> None:
+    def _lowest_free(self) -> int:
+        return next(sequence for sequence in range(self.context.n_sequences) if sequence not in self._slots)
+
+    def _close_gaps(self) -> None:
+        """Move the last sequences into the places of those that have left: llama.cpp splits a pass at every gap."""
+        while self._slots and (last := max(self._slots)) >= len(self._slots):
+            sequence = self._lowest_free()
+            self.context.fork(last, sequence)
+            self.context.drop(last)
+            self._slots[sequence] = self._slots.pop(last)
+
+    def _leave(self, sequence: int) -> None:
+        slot = self._slots.pop(sequence)
         if slot.grammar is not None:
             slot.grammar.close()
-        self.context.drop(slot.sequence)
-        self._free.append(slot.sequence)
-        self._slots.remove(slot)
+        self.context.drop(sequence)
