@@ -132,6 +132,6 @@ def test_the_self_test_leaves_nothing_behind(shallow_path: Callable[..., Path]) 
     with EmotionModel.load(shallow_path("F32", layers=1), threads=1) as model:
         engine = model.engine
         assert isinstance(engine, Engine)
-        for context, n_sequences in ((engine.context, 4), (engine.contexts[1], 1)):
-            for sequence in range(n_sequences):
-                assert llama_cpp.llama_memory_seq_pos_max(context.memory, sequence) == -1
+        assert engine.contexts == [engine.context]
+        for sequence in range(4):
+            assert llama_cpp.llama_memory_seq_pos_max(engine.context.memory, sequence) == -1

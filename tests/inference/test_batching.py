@@ -108,7 +108,7 @@ def test_a_sequence_that_ends_makes_room_in_the_very_next_pass(
     alone = next(number for number, count in enumerate(at_work) if count < active)
     assert at_work[alone:] == sorted(at_work[alone:], reverse=True)  # nobody joins any more
     written = [done for done in passes if done.context is engine.contexts[1]]
-    answers = [len(engine._writers[0]._known_answer(each.label, Lens.AUTHOR)) for each in found]
+    answers = [len(engine._writer(long=False)._known_answer(each.label, Lens.AUTHOR)) for each in found]
     known, first = sum(answers), len(found)  # the word behind what is known takes no row of its own
     assert sum(done.rows for done in written) == known - first + sum(done.logits for done in written)
 
@@ -120,7 +120,7 @@ def test_what_was_read_is_not_read_again_to_be_written(
     engine = load()
     found = list(engine.explain(texts[:40], Lens.AUTHOR, top))
     written = sum(done.rows for done in passes if done.context is engine.contexts[1])
-    assert written == sum(len(engine._writers[0]._known_answer(each.label, Lens.AUTHOR)) for each in found)
+    assert written == sum(len(engine._writer(long=False)._known_answer(each.label, Lens.AUTHOR)) for each in found)
 
 
 def test_of_many_at_work_all_evaluate_as_much_and_no_pass_is_split(
@@ -159,7 +159,15 @@ def test_a_long_prompt_is_written_beside_the_short_ones_in_cells_enough(
     engine = load()
     assert [done.reasoning for done in engine.explain(some, Lens.AUTHOR, top)] == alone
     assert [context.n_streams for context in engine.contexts] == [1, 32, LONG_ANSWERS]
-    assert [writer.places for writer in engine._writers] == [32, LONG_ANSWERS]
+    assert [engine._writer(long).places for long in (False, True)] == [32, LONG_ANSWERS]
+
+
+def test_who_only_reads_pays_for_no_cells_to_write_in(load: Callable[..., Engine], texts: list[str]) -> None:
+    engine = load()
+    list(engine.read([*texts[:9], long_text(texts, 2_000)], Lens.AUTHOR))
+    assert engine.contexts == [engine.context]
+    next(engine.explain(texts[:3], Lens.AUTHOR, top))
+    assert len(engine.contexts) == 2
 
 
 def test_four_times_the_words_are_four_times_the_rows(
@@ -217,7 +225,7 @@ def test_readings_that_go_on_by_turns_keep_their_own_answers(load: Callable[...,
         for found, expected in zip(pair, alone, strict=True):
             assert np.array_equal(found.reading.posterior, expected[number])
             assert found.label == top(expected[number])
-    assert engine._writers[0].places == 3
+    assert engine._writer(long=False).places == 3
 
 
 def test_a_reading_within_another_leaves_that_one_at_work(load: Callable[..., Engine], texts: list[str]) -> None:
@@ -239,7 +247,7 @@ def test_a_sequence_that_cannot_join_gives_its_place_back(
         for _ in range(3):
             with pytest.raises(ModelError, match="no room"):
                 list(engine.explain(texts[:4], Lens.AUTHOR, top))
-    assert engine._writers[0].places == 2
+    assert engine._writer(long=False).places == 2
     assert len(list(engine.explain(texts[:4], Lens.AUTHOR, top))) == 4
 
 
@@ -265,6 +273,8 @@ def test_what_is_closed_or_forgotten_is_freed_once_and_says_so(narrow: Path, tex
     half_done.close()
     with pytest.raises(ModelError, match="The model is closed"):
         next(engine.read(texts, Lens.AUTHOR))
+    with pytest.raises(ModelError, match="The model is closed"):
+        next(engine.explain([long_text(texts, 150)], Lens.AUTHOR, top))
     before = resident_bytes() or 0
     for _ in range(12):
         engine = Engine(narrow, threads=1)

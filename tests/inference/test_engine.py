@@ -150,7 +150,7 @@ def test_an_input_that_fails_half_way_leaves_the_engine_sound(engine: Engine, te
         yield from texts[:3]
         raise RuntimeError("source broke")
 
-    free = len(engine._reader._free), engine._writers[0].places
+    free = len(engine._reader._free), engine._writer(long=False).places
     before = next(engine.read([texts[5]], Lens.AUTHOR))
     for run in (engine.read(failing(), Lens.AUTHOR), engine.explain(failing(), Lens.AUTHOR, top)):
         with pytest.raises(RuntimeError, match="source broke"):
@@ -158,6 +158,6 @@ def test_an_input_that_fails_half_way_leaves_the_engine_sound(engine: Engine, te
     given_up = engine.explain(texts, Lens.AUTHOR, top)
     next(given_up)
     given_up.close()
-    assert (len(engine._reader._free), engine._writers[0].places) == free
+    assert (len(engine._reader._free), engine._writer(long=False).places) == free
     after = next(engine.read([texts[5]], Lens.AUTHOR))
     assert after.posterior == pytest.approx(before.posterior, abs=1e-6)

@@ -24,6 +24,7 @@ from toolkit.benchmark.rivals import ORDINARY, SERVER, ordinary, served
 from toolkit.benchmark.rounds import Contender, Report, Row, rows_of, spread, take_turns
 from toolkit.contract.lens import Lens
 from toolkit.errors import EmotionLRMError
+from toolkit.inference import prompts, writing
 from toolkit.inference.engine import LONGEST, Engine
 
 Work = Callable[[Sequence[str], str], int]  # texts and a mode to how many were read
@@ -200,7 +201,7 @@ print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 def measure_memory(engine: Engine, path: Path) -> dict[str, int | None]:
     """The peak of a process of its own that writes with all sequences, and what it may be."""
-    cells = sum(context.n_cells for context in engine.contexts)
+    cells = prompts.CELLS + engine.tuning.active * writing.CELLS
     file, cache = path.stat().st_size, cache_bytes(engine.model.header, cells)
     found = {"file": file, "kv_cache": cache, "allowed": file + cache + _ALLOWANCE}
     if sys.platform != "linux":

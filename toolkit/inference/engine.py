@@ -1,10 +1,10 @@
 """Many texts at a time through one shared prompt: exact label posteriors, then constrained reasoning.
 
-Two contexts on the same weights share the work. One reads: :class:`~toolkit.inference.prompts.PromptReader` packs
-prompts into passes that give posteriors and nothing else. The other writes: keys and values of a prompt move over, and
+Contexts on the same weights share the work. One reads: :class:`~toolkit.inference.prompts.PromptReader` packs prompts
+into passes that give posteriors and nothing else. Another writes: keys and values of a prompt move over, and
 :class:`~toolkit.inference.writing.AnswerWriter` decodes many answers together. Apart, neither is slowed down by the
-other's cells, and what is read does not depend on what is written beside it. Prompts that are too long for the cells of
-a sequence there get a third context, of few and long sequences, when the first of them comes.
+other's cells, and what is read does not depend on what is written beside it. A third, of few and long sequences, writes
+the answers to long prompts. Those two are made when they are first needed, so that who only reads pays for none.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from toolkit.contract.prompt import Frame, check_boundaries, frame_for, load_pro
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.contract.trie import LabelTrie, build_trie
 from toolkit.inference import prompts, writing
+from toolkit.inference.abi import self_test_on
 from toolkit.inference.native import NativeAdapter, NativeContext, NativeModel
 from toolkit.inference.prompts import LONGEST, ROWS, SEQUENCES, Prompt, PromptReader, Reading, Window, pool
 from toolkit.inference.tuning import Tuning, available_threads, find_tuning, free_threads
@@ -94,7 +95,7 @@ class Engine:
         shared = (self.model, self.context, self.frames, self.tries)
         rows = LONGEST if gpu_layers else self.tuning.rows  # a GPU likes full passes better than sums in the same order
         self._reader = PromptReader(*shared, min(window, LONGEST) - self._overhead(), rows)
-        self._writers = [self._open_writer(writing.CELLS, self.tuning.active)]
+        self._writers: dict[bool, AnswerWriter] = {}  # by whether they take long prompts
         if lora is not None:
             self.swap(lora)
 
@@ -112,6 +113,18 @@ class Engine:
             context.use_adapter(adapter)
         self.adapter = adapter
         self._reader.heads.forget()
+
+    def self_test(self) -> None:
+        """Look whether llama.cpp's sequences can be trusted with this model; call it before the first reading.
+
+        Raises:
+            ModelError: where they cannot.
+        """
+        pen = self._pen(writing.CELLS, 2)
+        try:
+            self_test_on(self.context, pen, self.model)
+        finally:
+            pen.close()
 
     def use_threads(self, single: int) -> None:
         """From the next pass on so many threads for a pass of a single token."""
@@ -165,9 +178,9 @@ class Engine:
         ready: deque[Task] = deque()
         due, more = 0, True
         try:
-            while more or ready or any(writer.busy(answers) for writer in self._writers):
+            while more or ready or any(writer.busy(answers) for writer in self._writers.values()):
                 more = self._fill(ready, tasks, lens)
-                for writer in self._writers:
+                for writer in self._writers.values():
                     writer.step()
                     if watch is not None:
                         for task, written in writer.unfinished(answers):
@@ -176,7 +189,7 @@ class Engine:
                     yield answers.pop(due)
                     due += 1
         finally:
-            for writer in self._writers:
+            for writer in self._writers.values():
                 writer.abandon(answers)
 
     def _fill(self, ready: deque[Task], tasks: Iterator[list[Task]], lens: Lens) -> bool:
@@ -184,7 +197,7 @@ class Engine:
         while True:
             while ready and (writer := self._writer_for(ready[0], lens)).places:
                 writer.admit(ready.popleft(), lens)
-            if ready or not self._writers[0].places:
+            if ready or not self._writer(long=False).places:
                 return True
             read = next(tasks, None)
             if not read:
@@ -214,20 +227,23 @@ class Engine:
 
     def _writer_for(self, task: Task, lens: Lens) -> AnswerWriter:
         """The writer whose sequences are long enough for prompt and answer."""
-        if self._writers[0].fits(task, lens):
-            return self._writers[0]
-        if len(self._writers) == 1:
-            self._writers.append(self._open_writer(LONGEST, LONG_ANSWERS))
-        return self._writers[1]
+        return self._writer(long=not self._writer(long=False).fits(task, lens))
 
-    def _open_writer(self, cells: int, sequences: int) -> AnswerWriter:
-        """A writer with a context of its own, whose sequences have so many cells each."""
+    def _writer(self, long: bool) -> AnswerWriter:
+        """The writer of answers to long prompts, or to the others."""
+        if long not in self._writers:
+            pen = self._pen(LONGEST, LONG_ANSWERS) if long else self._pen(writing.CELLS, self.tuning.active)
+            self.contexts.append(pen)
+            self._writers[long] = AnswerWriter(self.model, pen, self.frames, self.tries, self._by_grammar)
+        return self._writers[long]
+
+    def _pen(self, cells: int, sequences: int) -> NativeContext:
+        """A new context to write in, whose sequences have so many cells each."""
         threads = (self.threads, self._single)
         pen = NativeContext(self.model, cells * sequences, ROWS, sequences, *threads, unified=False)
         if self.adapter is not None:
             pen.use_adapter(self.adapter)
-        self.contexts.append(pen)
-        return AnswerWriter(self.model, pen, self.frames, self.tries, self._by_grammar)
+        return pen
 
     def _suffix_length(self, lens: Lens) -> int:
         return len(self.frames[lens].tail) + len(self.frames[lens].prefill)

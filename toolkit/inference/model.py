@@ -17,7 +17,7 @@ from toolkit.contract.prompt import load_prompt
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.errors import ModelError, UsageError
 from toolkit.inference import store
-from toolkit.inference.abi import check_abi, self_test_on
+from toolkit.inference.abi import check_abi
 from toolkit.inference.calibration import Calibration, parse_calibration
 from toolkit.inference.divergence import compare_many
 from toolkit.inference.engine import Choose, Engine, Explained, Reading, Written
@@ -81,7 +81,7 @@ class EmotionModel:
         lora = Path(adapter) if adapter else None
         engine = Engine(path, threads=threads, gpu_layers=gpu_layers, lora=lora)
         try:
-            self_test_on(engine.contexts[0], engine.contexts[1], engine.model)
+            engine.self_test()
             return cls(engine, *_told(engine, lora))
         except BaseException:
             engine.close()

@@ -192,6 +192,7 @@ class NativeContext:
         single_threads: int | None = None,
         unified: bool = True,
     ) -> None:
+        _refuse_closed(model.pointer)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = n_cells, n_batch, n_batch
         params.n_seq_max = n_sequences
