@@ -62,16 +62,16 @@ def measure_throughput(
 def _measure(path: Path, threads: int) -> Throughput:
     model = NativeModel(path)
     try:
-        context = NativeContext(model, ACTIVE * CELLS, ACTIVE * _EACH, ACTIVE, threads, unified=False)
+        reading = NativeContext(model, ACTIVE * _EACH, ACTIVE * _EACH, ACTIVE, threads)
+        writing = NativeContext(model, ACTIVE * CELLS, ACTIVE * _EACH, ACTIVE, threads, unified=False)
         try:
             tokens = (model.encode(_TEXT) * _EACH)[:_EACH]
-            _prompt(context, tokens)  # the first pass reads the weights from the disk
-            for sequence in range(ACTIVE):
-                context.drop(sequence)
-            prompt = _seconds(lambda: _prompt(context, tokens))
-            decode = _seconds(lambda: _decode(context, tokens[0]))
+            _prompt(writing, tokens)  # the first pass reads the weights from the disk
+            prompt = _seconds(lambda: _prompt(reading, tokens))
+            decode = _seconds(lambda: _decode(writing, tokens[0]))
         finally:
-            context.close()
+            reading.close()
+            writing.close()
     finally:
         model.close()
     return Throughput(ACTIVE * _EACH / prompt, ACTIVE * _STEPS / decode)

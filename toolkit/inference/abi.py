@@ -124,7 +124,7 @@ def self_test_on(context: NativeContext, pen: NativeContext, model: NativeModel)
 
     Args:
         context: an empty one with at least four sequences, as empty afterwards.
-        pen: another one of the same ``model`` with two sequences that have cells of their own; it is left with one.
+        pen: another one of the same ``model``, with two sequences that have cells of their own; one stays filled.
 
     Returns:
         How far the two log-probabilities of the 50 most likely tokens lie apart on average. Sound builds stay below

@@ -10,7 +10,6 @@ the answers to long prompts. Those two are made when they are first needed, so t
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from toolkit.inference.writing import AnswerWriter, Explained, Task
 
 __all__ = ["LONGEST", "Choose", "Engine", "Explained", "Reading", "Survey", "Written", "available_threads"]
 
-LONG_ANSWERS = 4  # sequences for answers to long prompts
+LONG_ANSWERS = 8  # sequences for answers to long prompts
 Choose = Callable[[np.ndarray], int]
 # Number and words of a text, its reading, and what is written of its reasoning.
 Written = Callable[[int, str, Reading, str], None]
@@ -175,7 +174,7 @@ class Engine:
         """
         answers: dict[int, Explained] = {}
         tasks = self._tasks(texts, lens, choose, answers)
-        ready: deque[Task] = deque()
+        ready: list[Task] = []
         due, more = 0, True
         try:
             while more or ready or any(writer.busy(answers) for writer in self._writers.values()):
@@ -183,7 +182,7 @@ class Engine:
                 for writer in self._writers.values():
                     writer.step()
                     if watch is not None:
-                        for task, written in writer.unfinished(answers):
+                        for task, written in writer.grown(answers):
                             watch(task.number, task.prompt.window.text, task.reading, written)
                 while due in answers:
                     yield answers.pop(due)
@@ -192,12 +191,14 @@ class Engine:
             for writer in self._writers.values():
                 writer.abandon(answers)
 
-    def _fill(self, ready: deque[Task], tasks: Iterator[list[Task]], lens: Lens) -> bool:
-        """Let sequences join while there is room, and read more where none is ready; says whether more may come."""
+    def _fill(self, ready: list[Task], tasks: Iterator[list[Task]], lens: Lens) -> bool:
+        """Let sequences join while there is room, and read on where there still is; says whether more may come.
+
+        Short prompts overtake some long ones that wait.
+        """
         while True:
-            while ready and (writer := self._writer_for(ready[0], lens)).places:
-                writer.admit(ready.popleft(), lens)
-            if ready or not self._writer(long=False).places:
+            ready[:] = [task for task in ready if not self._admit(task, lens)]
+            if len(ready) > LONG_ANSWERS or not self._writer(long=False).places:
                 return True
             read = next(tasks, None)
             if not read:
@@ -225,9 +226,13 @@ class Engine:
 
     # Bookkeeping
 
-    def _writer_for(self, task: Task, lens: Lens) -> AnswerWriter:
-        """The writer whose sequences are long enough for prompt and answer."""
-        return self._writer(long=not self._writer(long=False).fits(task, lens))
+    def _admit(self, task: Task, lens: Lens) -> bool:
+        """Let a task join where the sequences are long enough for it; says whether there was a place."""
+        writer = self._writer(long=not self._writer(long=False).fits(task, lens))
+        if writer.places:
+            writer.admit(task, lens)
+            return True
+        return False
 
     def _writer(self, long: bool) -> AnswerWriter:
         """The writer of answers to long prompts, or to the others."""

@@ -348,7 +348,11 @@ class NativeContext:
 
         In a unified cache they share the cells, and what ``target`` has beside them it keeps. Else the cells are
         copied, at the next :meth:`decode`.
+
+        Raises:
+            ModelError: where the context is closed.
         """
+        _refuse_closed(self.pointer)
         llama_cpp.llama_memory_seq_cp(self.memory, source, target, -1, -1)
 
     def drop(self, sequence: int) -> None:
@@ -357,7 +361,12 @@ class NativeContext:
             llama_cpp.llama_memory_seq_rm(self.memory, sequence, -1, -1)
 
     def save(self, sequence: int) -> State:
-        """Keys and values of a sequence, for :meth:`load` of a context of the same model."""
+        """Keys and values of a sequence, for :meth:`load` of a context of the same model.
+
+        Raises:
+            ModelError: where the context is closed.
+        """
+        _refuse_closed(self.pointer)
         size = llama_cpp.llama_state_seq_get_size(self.pointer, sequence)
         state = np.empty(size, np.uint8)
         written = llama_cpp.llama_state_seq_get_data(self.pointer, _bytes(state), size, sequence)
@@ -375,8 +384,9 @@ class NativeContext:
         So this tells it of as many parts as there are here, all but the first of them empty.
 
         Raises:
-            ModelError: where the sequence has too few cells.
+            ModelError: where the sequence has too few cells, or the context is closed.
         """
+        _refuse_closed(self.pointer)
         begin, *caches = state
         parts = np.array([self.n_streams], np.uint32).view(np.uint8)
         empty = np.zeros((self.n_streams - 1) * _COUNT, np.uint8)

@@ -20,7 +20,7 @@ from toolkit.inference.prompts import ROWS, Prompt, Reading
 from toolkit.inference.reasoning import ReasoningWriter, next_token
 
 CELLS = 256  # of a sequence, for prompt and answer: as few as llama.cpp gives
-FEW = 8  # sequences; so many rows or fewer cost a pass about as much as one
+FEW = 8  # at work: a pass without them, for those that join, delays them less than joining word by word would take
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,7 @@ class AnswerWriter:
         self._by_grammar = by_grammar
         self._answers: dict[tuple[Lens, int], list[int]] = {}
         self._slots: dict[int, _Slot] = {}  # by sequence
+        self._grown: list[_Slot] = []  # which the last step left at work with a token more
 
     def busy(self, answers: dict[int, Explained]) -> bool:
         """Whether a sequence is at work for the caller of these answers."""
@@ -112,6 +113,7 @@ class AnswerWriter:
         All evaluate equally many tokens: what is known of the answer of one that joins comes a token a pass beside the
         words of the others. Only where few are at work it goes ahead of them.
         """
+        self._grown = []
         self._close_gaps()
         at_work = sorted(self._slots)
         joining = [sequence for sequence in at_work if len(self._slots[sequence].pending) > 1]
@@ -133,10 +135,12 @@ class AnswerWriter:
                 task = slot.task
                 task.answers[task.number] = Explained(task.reading, task.label, slot.writer.finish())
                 self._leave(sequence)
+            else:
+                self._grown.append(slot)
 
-    def unfinished(self, answers: dict[int, Explained]) -> Iterator[tuple[Task, str]]:
-        """What every sequence at work for a caller has written of its reasoning."""
-        return ((slot.task, slot.writer.written) for slot in self._slots.values() if slot.task.answers is answers)
+    def grown(self, answers: dict[int, Explained]) -> Iterator[tuple[Task, str]]:
+        """What is written of every reasoning for a caller that the last step has made longer and not finished."""
+        return ((slot.task, slot.writer.written) for slot in self._grown if slot.task.answers is answers)
 
     def abandon(self, answers: dict[int, Explained]) -> None:
         """Let every sequence of a caller go."""
