@@ -20,7 +20,7 @@ from toolkit.inference.prompts import ROWS, Prompt, Reading
 from toolkit.inference.reasoning import ReasoningWriter, next_token
 
 CELLS = 256  # of a sequence, for prompt and answer: as few as llama.cpp gives
-FEW = 8  # at work: a pass without them, for those that join, delays them less than joining word by word would take
+FEW = 8  # sequences at work; beside more, those that join do so word by word
 
 
 @dataclass(frozen=True, slots=True)
