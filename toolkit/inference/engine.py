@@ -87,7 +87,6 @@ class Engine:
         for trie in self.tries.values():
             check_boundaries(self.model, trie.labels)
         self.context = NativeContext(self.model, prompts.CELLS, LONGEST, SEQUENCES, self.threads, single)
-        self.contexts = [self.context]
         self._single, self._by_grammar = single, by_grammar
         self.adapter: NativeAdapter | None = None
         window = context_window or int(self.model.header.metadata.get("emotion_lrm.context_window", LONGEST))
@@ -97,6 +96,11 @@ class Engine:
         self._writers: dict[bool, AnswerWriter] = {}  # by whether they take long prompts
         if lora is not None:
             self.swap(lora)
+
+    @property
+    def contexts(self) -> list[NativeContext]:
+        """The context that reads, then those that write, as far as they were needed."""
+        return [self.context, *(writer.context for writer in self._writers.values())]
 
     def swap(self, lora: Path | None) -> None:
         """Read on with another adapter, or with the bare model, without loading the weights again.
@@ -179,7 +183,7 @@ class Engine:
         try:
             while more or ready or any(writer.busy(answers) for writer in self._writers.values()):
                 more = self._fill(ready, tasks, lens)
-                for writer in self._writers.values():
+                for writer in tuple(self._writers.values()):  # who watches may read a first long text meanwhile
                     writer.step()
                     if watch is not None:
                         for task, written in writer.grown(answers):
@@ -238,7 +242,6 @@ class Engine:
         """The writer of answers to long prompts, or to the others."""
         if long not in self._writers:
             pen = self._pen(LONGEST, LONG_ANSWERS) if long else self._pen(writing.CELLS, self.tuning.active)
-            self.contexts.append(pen)
             self._writers[long] = AnswerWriter(self.model, pen, self.frames, self.tries, self._by_grammar)
         return self._writers[long]
 
