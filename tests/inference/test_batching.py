@@ -24,7 +24,7 @@ from toolkit.inference.engine import LONG_ANSWERS, Engine
 from toolkit.inference.native import NativeContext
 from toolkit.inference.prompts import PASSES_AHEAD
 from toolkit.inference.tuning import Tuning
-from toolkit.inference.writing import FEW
+from toolkit.inference.writing import FEW, AnswerWriter
 
 FEW_MEGABYTES = 4_000_000
 
@@ -247,6 +247,24 @@ def test_a_reading_within_another_leaves_that_one_at_work(load: Callable[..., En
         next(engine.explain(texts[9:15], Lens.AUTHOR, top))  # and is given up
         found.append(done.reasoning)
     assert found == expected
+
+
+def test_a_pass_that_fails_is_told_to_all_who_shared_it(
+    load: Callable[..., Engine], texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load(active=3)
+    expected = [done.reasoning for done in engine.explain(texts[:6], Lens.AUTHOR, top)]
+
+    def interrupt_another(*_: object) -> None:
+        with monkeypatch.context() as interrupted:
+            interrupted.setattr(AnswerWriter, "_write", Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                list(engine.explain(texts[6:9], Lens.AUTHOR, top))
+
+    with pytest.raises(ModelError, match="Another reading failed in a pass"):
+        list(engine.explain(texts[:6], Lens.AUTHOR, top, interrupt_another))
+    assert engine._writer(long=False).places == 3
+    assert [done.reasoning for done in engine.explain(texts[:6], Lens.AUTHOR, top)] == expected
 
 
 def test_a_sequence_that_cannot_join_gives_its_place_back(

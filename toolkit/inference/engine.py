@@ -181,7 +181,7 @@ class Engine:
         ready: list[Task] = []
         due, more = 0, True
         try:
-            while more or ready or any(writer.busy(answers) for writer in self._writers.values()):
+            while any(writer.busy(answers) for writer in self._writers.values()) or more or ready:
                 more = self._fill(ready, tasks, lens)
                 for writer in tuple(self._writers.values()):  # who watches may read a first long text meanwhile
                     writer.step()

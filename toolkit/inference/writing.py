@@ -6,7 +6,7 @@ for the next at once. Each has KV cells of its own, so that attention walks over
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from toolkit.contract.lens import Lens
 from toolkit.contract.prompt import Frame, load_prompt
 from toolkit.contract.trie import LabelTrie
+from toolkit.errors import ModelError
 from toolkit.inference.cross_check import FullGrammar
 from toolkit.inference.native import NativeContext, NativeModel
 from toolkit.inference.prompts import ROWS, Prompt, Reading
@@ -79,9 +80,19 @@ class AnswerWriter:
         self._answers: dict[tuple[Lens, int], list[int]] = {}
         self._slots: dict[int, _Slot] = {}  # by sequence
         self._grown: list[_Slot] = []  # which the last step left at work with a token more
+        self._lost: list[dict[int, Explained]] = []  # the answers to which a failed step lost some
 
     def busy(self, answers: dict[int, Explained]) -> bool:
-        """Whether a sequence is at work for the caller of these answers."""
+        """Whether a sequence is at work for the caller of these answers.
+
+        Raises:
+            ModelError: where one was that a step on behalf of another caller lost.
+        """
+        if any(lost is answers for lost in self._lost):
+            raise ModelError(
+                "Another reading failed in a pass of the model that this one shared, which lost texts of both.",
+                "Read what has no answer once more.",
+            )
         return any(slot.task.answers is answers for slot in self._slots.values())
 
     @property
@@ -111,8 +122,17 @@ class AnswerWriter:
         """One forward pass for all sequences at work, if any; those that it finishes leave their answers.
 
         All evaluate equally many tokens: what is known of the answer of one that joins comes a token a pass beside the
-        words of the others. Only where few are at work it goes ahead of them.
+        words of the others. Only where few are at work it goes ahead of them. A step that fails leaves none at work, as
+        some may have evaluated what others have not.
         """
+        try:
+            self._step()
+        except BaseException:
+            self._lost += [slot.task.answers for slot in self._slots.values()]
+            self._let_go(self._slots)
+            raise
+
+    def _step(self) -> None:
         self._grown = []
         self._close_gaps()
         at_work = sorted(self._slots)
@@ -144,10 +164,8 @@ class AnswerWriter:
 
     def abandon(self, answers: dict[int, Explained]) -> None:
         """Let every sequence of a caller go."""
-        self.context.discard()
-        for sequence, slot in tuple(self._slots.items()):
-            if slot.task.answers is answers:
-                self._leave(sequence)
+        self._lost = [lost for lost in self._lost if lost is not answers]
+        self._let_go(sequence for sequence, slot in self._slots.items() if slot.task.answers is answers)
 
     def _write(self, slot: _Slot, logits: np.ndarray) -> bool:
         """Take the next token of the reasoning; says whether the sequence is finished."""
@@ -176,6 +194,11 @@ class AnswerWriter:
             self.context.fork(last, sequence)
             self.context.drop(last)
             self._slots[sequence] = self._slots.pop(last)
+
+    def _let_go(self, sequences: Iterable[int]) -> None:
+        self.context.discard()
+        for sequence in tuple(sequences):
+            self._leave(sequence)
 
     def _leave(self, sequence: int) -> None:
         slot = self._slots.pop(sequence)
