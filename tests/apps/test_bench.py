@@ -259,30 +259,42 @@ def test_the_processor_is_named_by_what_the_kernel_tells(tmp_path: Path) -> None
 
 
 def test_growth_is_told_by_the_slowest() -> None:
-    found = [Growth("texts", "fast", amount, rate, None) for amount, rate in ((10, 50.0), (100, 40.0))]
-    found += [Growth("texts", "explain", 10, 4.0, None), Growth("words", "fast", 9, 1.0, None)]
+    found = [Growth("texts", "fast", amount, 50.0, ratio, None) for amount, ratio in ((10, 1.0), (99, 0.8), (999, 0.9))]
+    found += [Growth("texts", "explain", 10, 4.0, 1.0, None), Growth("words", "fast", 9, 1.0, 1.0, None)]
     assert widest_gaps(found) == {"texts, fast": pytest.approx(0.2), "texts, explain": 0, "words, fast": 0}
     assert long_text(["a b", "c"], 5) == "a b c a b"
 
 
-def test_a_machine_that_slows_down_evenly_looks_like_no_growth(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, lengths = [0.0], list[float]()
+@pytest.mark.parametrize(
+    ("slower", "gap"),
+    [
+        (lambda run, _: 1 + 0.5 * run, 0),  # the machine, evenly
+        (lambda run, _: 1 if run < 3 else 2, 1 / 6),  # the machine, at once: a third of the change
+        (lambda _, amount: 1 if amount < 300 else 1.25, 1 / 5),  # the engine, with the amount
+    ],
+)
+def test_a_machine_that_slows_down_does_not_look_like_growth(
+    slower: Callable[[int, int], float], gap: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, lengths, steps = [0.0], list[float](), list[tuple[int, int]]()
 
-    def slower_and_slower(_: object, texts: Iterable[str], _mode: str) -> int:
-        read = list(texts)
-        clock[0] += len(read) * (1 + 0.5 * len(lengths))
-        lengths.append(sum(map(len, read)) / len(read))
-        return len(read)
+    def read(_: object, texts: Iterable[str], _mode: str) -> int:
+        some = list(texts)
+        clock[0] += len(some) * slower(len(lengths), len(some))
+        lengths.append(sum(map(len, some)) / len(some))
+        return len(some)
 
-    monkeypatch.setattr("toolkit.benchmark.growth.read_all", slower_and_slower)
+    monkeypatch.setattr("toolkit.benchmark.growth.read_all", read)
     monkeypatch.setattr("toolkit.benchmark.growth.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr("toolkit.benchmark.growth.resident_bytes", lambda: int(clock[0]))
+    monkeypatch.setattr("toolkit.benchmark.growth.resident_bytes", lambda: len(lengths))
     engine: Any = None
-    found = measure_growth(engine, ["a" * n for n in range(1, 31)], sizes=(3, 300), explained=(), words=())
-    assert [growth.amount for growth in found] == [3, 300]
-    assert widest_gaps(found) == {"texts, fast": pytest.approx(0)}
-    assert [growth.memory for growth in found] == [34, 634]  # before more was read than that
-    assert lengths[1:] == pytest.approx([15.5] * 3, abs=1)  # a few texts are as long as many
+    texts = ["a" * n for n in range(1, 31)]
+    found = measure_growth(engine, texts, (3, 30, 300), (), (), lambda done, of, _name: steps.append((done, of)))
+    assert [growth.amount for growth in found] == [3, 30, 300]
+    assert widest_gaps(found) == {"texts, fast": pytest.approx(gap)}
+    assert [growth.memory for growth in found] == [2, 3, 5]  # the first run makes warm
+    assert steps == [(done, 7) for done in range(7)]
+    assert lengths[1:] == pytest.approx([15.5] * 7, abs=1)  # a few texts are as long as many
 
 
 MACHINE = {

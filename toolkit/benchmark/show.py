@@ -39,11 +39,12 @@ def print_bench(machine: dict[str, Any], found: Sequence[Measured], startup: dic
 def print_growth(found: Sequence[Growth], file: IO[str]) -> None:
     """Speed and memory by amount, and how far the slowest lies below the fastest."""
     table = Table(box=SIMPLE_HEAD)
-    for heading in ("amount", "mode", "a second", "memory"):
+    for heading in ("amount", "mode", "a second", "to the smallest", "memory"):
         table.add_column(heading, justify="left" if heading == "mode" else "right")
     for growth in found:
         memory = "" if growth.memory is None else _megabytes(growth.memory)
-        table.add_row(f"{growth.amount:,} {growth.of}", growth.mode, f"{growth.per_second:,.1f}", memory)
+        speed = (f"{growth.per_second:,.1f}", f"{growth.to_smallest:.2f}")
+        table.add_row(f"{growth.amount:,} {growth.of}", growth.mode, *speed, memory)
     console = Console(file=file, highlight=False, markup=False)
     console.print(table)
     told = "; ".join(f"{kind} {gap:.0%}" for kind, gap in widest_gaps(found).items())
