@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+from toolkit.inference import kernel
+
+kernel.install()  # before a test imports llama_cpp
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 # A shell ignores SIGINT for what it starts in the background, and the programs that tests interrupt would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -299,7 +299,7 @@ def test_a_machine_that_slows_down_does_not_look_like_growth(
 
 MACHINE = {
     "cpu": "Some CPU", "usable": 2, "cores": 8, "flags": ["avx2", "amx_bf16"], "llama_cpp_python": "1.2.3",
-    "build": "CPU : AVX2 = 1 | AMX_INT8 = 1 | REPACK = 1 |",
+    "build": "CPU : AVX2 = 1 | AMX_INT8 = 1 | REPACK = 1 |", "kernel": "ours for BF16",
 }  # fmt: skip
 
 
@@ -455,7 +455,7 @@ def test_the_keys_of_the_json_are_a_contract(default_model_path: Path, tmp_path:
     assert done.exit_code == 0
     told = json.loads(done.stdout)
     assert {"machine", "model", "rows", "roof", "memory", "single", "startup", "file_types"} <= told.keys()
-    assert {"cpu", "cores", "flags", "build", "llama_cpp_python"} <= told["machine"].keys()
+    assert {"cpu", "cores", "flags", "build", "kernel", "llama_cpp_python"} <= told["machine"].keys()
     assert told["model"] == default_model_path.stem
     assert (told["threads"], told["texts"]) == (1, 8)
     assert [(row["name"], row["mode"]) for row in told["rows"]] == [

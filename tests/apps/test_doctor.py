@@ -22,7 +22,7 @@ from toolkit.inference.probe import compare_flags
 
 NAMES = [
     "python", "packages", "settings", "base", "model", "threads", "memory", "disk", "cache folder", "config folder",
-    "offline", "cpu", "abi", "tokenizer", "self-test",
+    "offline", "cpu", "abi", "kernel", "tokenizer", "self-test",
 ]  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def test_broken_settings_are_named_and_the_rest_is_looked_at(
     assert (code, found["settings"].status) == (1, "broken")
     assert "EMOTION_LRM_THREADS" in found["settings"].detail
     assert found["python"].status == "ok"
-    assert list(found) == NAMES[:-4]
+    assert list(found) == NAMES[:-5]
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_lines_in_a_pipe_and_a_table_on_a_terminal(
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(maxsplit=1)[0] for line in lines[:2]] == ["ok", "ok"]
-    assert len(lines) == len(NAMES) - 4 + 1
+    assert len(lines) == len(NAMES) - 5 + 1
     assert lines[-1].startswith("warning: ")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -174,7 +174,7 @@ def test_native_code_that_dies_or_hangs_is_broken(monkeypatch: pytest.MonkeyPatc
 
 def test_without_any_model_only_the_library_is_asked() -> None:
     found = list(native(None, None))
-    assert [check.name for check in found] == ["cpu", "abi"]
+    assert [check.name for check in found] == ["cpu", "abi", "kernel"]
     assert {check.status for check in found} <= {"ok", "warning"}
 
 
@@ -272,9 +272,11 @@ def test_an_answer_of_another_form_is_passed_over_and_a_process_that_cannot_star
     good = json.dumps({"name": "cpu", "status": "ok", "detail": "fine"})
     said = f'ggml: {{x}}\n{{"name": "abi"}}\n{good}\n'
     monkeypatch.setattr(checks, "asked_natively", lambda *_: (said, "llama.cpp died of SIGKILL"))
-    assert [(one.name, one.status) for one in native(None, None)] == [("cpu", "ok"), ("abi", "broken")]
+    assert [(one.name, one.status) for one in native(None, None)] == [
+        ("cpu", "ok"), ("abi", "broken"), ("kernel", "broken"),
+    ]  # fmt: skip
     monkeypatch.setattr(checks, "asked_natively", Mock(side_effect=OSError("no processes left")))
-    first, second = native(None, None)
+    first, second, _ = native(None, None)
     assert first == Check("cpu", "broken", "OSError: no processes left")
     assert second.detail == "not reached"
 

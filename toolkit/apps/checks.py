@@ -23,7 +23,7 @@ from toolkit.settings import Settings, config_file, resolve
 PATIENCE = 90.0  # seconds that native code gets; a healthy answer takes about two
 PACKAGES = ("llama-cpp-python", "numpy", "gguf", "safetensors", "pydantic", "PyYAML", "click", "rich", "filelock")
 CONTROL_GROUP = Path("/sys/fs/cgroup")
-NATIVE = ("cpu", "abi", "tokenizer", "self-test")
+NATIVE = ("cpu", "abi", "kernel", "tokenizer", "self-test")
 HUB_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 _MB = 1_000_000
 _BUILT = 300 * _MB  # the default model at its largest; building takes about twice as much for a while
@@ -251,7 +251,7 @@ def native(model: Path | None, base: Path | None) -> Iterator[Check]:
         with contextlib.suppress(ValueError, TypeError):  # llama.cpp may print lines of its own
             answers.append(Check(**json.loads(line)))
     yield from answers
-    asked = NATIVE if model or base else NATIVE[:2]
+    asked = NATIVE if model or base else NATIVE[:3]
     missing = [name for name in asked if name not in {check.name for check in answers}]
     for name in missing:
         yield Check(name, "broken", end if name == missing[0] else "not reached")

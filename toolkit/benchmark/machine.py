@@ -19,6 +19,9 @@ _ELEMENT = 2  # bytes of a number in the KV cache
 
 def describe_machine() -> dict[str, Any]:
     """The machine as ``bench --json`` tells it; times are ISO 8601 in UTC."""
+    from toolkit.inference import kernel
+
+    why_not = kernel.install()
     import llama_cpp
 
     return {
@@ -30,6 +33,7 @@ def describe_machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "llama_cpp_python": version("llama-cpp-python"),
         "build": " ".join(llama_cpp.llama_print_system_info().decode().split()),
+        "kernel": f"llama.cpp's own: {why_not}" if why_not else "ours for BF16",
         "measured": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

@@ -13,6 +13,7 @@ from convert.server import post, serving
 from toolkit.contract.answer import json_schema
 from toolkit.contract.lens import Lens
 from toolkit.contract.prompt import Frame
+from toolkit.inference.kernel import llama_cpp_alone
 
 ORDINARY, SERVER = "llama-cpp-python, one by one", "llama-server, 8 slots"
 SLOTS, _ROOM, _MOST = 8, 512, 200  # slots of the server, tokens each may take, tokens of an answer
@@ -30,12 +31,13 @@ def ordinary(path: Path, frame: Frame, threads: int) -> Iterator[Any]:
     }
 
     def answer(texts: Sequence[str], mode: str) -> list[str]:
-        return [
-            model.create_completion(
-                frame.render(text), grammar=grammars[mode], temperature=0.0, max_tokens=_MOST
-            )["choices"][0]["text"]
-            for text in texts
-        ]  # fmt: skip
+        with llama_cpp_alone():
+            return [
+                model.create_completion(
+                    frame.render(text), grammar=grammars[mode], temperature=0.0, max_tokens=_MOST
+                )["choices"][0]["text"]
+                for text in texts
+            ]  # fmt: skip
 
     try:
         yield answer

@@ -146,7 +146,7 @@ def _machine(machine: dict[str, Any]) -> tuple[str, str]:
     """The processor, and how llama.cpp was built."""
     return (
         f"{machine['cpu']}, {machine['usable']} of {machine['cores']} cores, {' '.join(machine['flags'])}",
-        f"llama-cpp-python {machine['llama_cpp_python']}: {machine['build']}",
+        f"llama-cpp-python {machine['llama_cpp_python']}: {machine['build']}; matrices: {machine['kernel']}",
     )
 
 

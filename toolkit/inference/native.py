@@ -12,12 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import numpy as np
 
 from convert.files import sha256_of
 from convert.header import Header, check_header, read_header
 from toolkit.errors import ModelError, UsageError
+from toolkit.inference import kernel
+
+kernel.install()
+import llama_cpp  # noqa: E402 - which looks for the products of matrices when it is imported
 
 _BASE_HASH = "emotion_lrm.base_sha256"
 State = list[np.ndarray]

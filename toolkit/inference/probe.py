@@ -31,6 +31,7 @@ def main() -> None:
     any_file = model or base
     _say("cpu", lambda: compare_flags(built_flags(), cpu_flags()))
     _say("abi", _abi)
+    _say("kernel", _kernel)
     if any_file is not None:
         _say("tokenizer", lambda: _tokenizer(any_file, base))
         _say("self-test", lambda: _self_test(any_file))
@@ -48,6 +49,9 @@ def _say(name: str, question: Callable[[], Finding]) -> None:
 
 def built_flags() -> frozenset[str]:
     """The processor features that llama.cpp uses, in its own names."""
+    from toolkit.inference import kernel
+
+    kernel.install()
     import llama_cpp
 
     told: str = llama_cpp.llama_print_system_info().decode()
@@ -78,6 +82,13 @@ def _abi() -> Finding:
     if llama_cpp.__version__ != PINNED:
         return "warning", f"llama-cpp-python {llama_cpp.__version__} has the structs of {PINNED}, but was never tested"
     return "ok", f"llama-cpp-python {PINNED}, structs as expected"
+
+
+def _kernel() -> Finding:
+    from toolkit.inference import kernel
+
+    why_not = kernel.install()
+    return "ok", f"llama.cpp multiplies by itself: {why_not}" if why_not else "bfloat16 matrices by our own product"
 
 
 def _tokenizer(path: Path, base: Path | None) -> Finding:
