@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,9 @@ import pytest
 
 from toolkit.inference import kernel
 
-kernel.install()  # before a test imports llama_cpp
+with tempfile.TemporaryDirectory() as cache, pytest.MonkeyPatch.context() as patch:  # the user's own is left alone
+    patch.setenv("EMOTION_LRM_CACHE", cache)
+    kernel.install()  # before a test imports llama_cpp
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 # A shell ignores SIGINT for what it starts in the background, and the programs that tests interrupt would inherit it.

@@ -267,6 +267,29 @@ def test_a_pass_that_fails_is_told_to_all_who_shared_it(
     assert [done.reasoning for done in engine.explain(texts[:6], Lens.AUTHOR, top)] == expected
 
 
+def test_a_long_text_that_is_lost_is_told_while_short_ones_are_at_work(
+    load: Callable[..., Engine], texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, lengthy, taken = load(active=3), long_text(texts, 200), list[str]()
+
+    def source() -> Iterator[str]:
+        for text in itertools.chain([lengthy], itertools.islice(itertools.cycle(texts), 300)):
+            taken.append(text)
+            yield text
+
+    def interrupt_another(*_: object) -> None:
+        writer = engine._writers.get(True)
+        if writer is not None and writer.places < LONG_ANSWERS:
+            with monkeypatch.context() as interrupted:
+                interrupted.setattr(writer, "_write", Mock(side_effect=KeyboardInterrupt))
+                with pytest.raises(KeyboardInterrupt):
+                    list(engine.explain([lengthy], Lens.AUTHOR, top))
+
+    with pytest.raises(ModelError, match="Another reading failed in a pass"):
+        list(engine.explain(source(), Lens.AUTHOR, top, interrupt_another))
+    assert 1 < len(taken) < 100
+
+
 def test_a_sequence_that_cannot_join_gives_its_place_back(
     load: Callable[..., Engine], texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

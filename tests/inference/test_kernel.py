@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -151,6 +154,10 @@ def test_what_it_is_not_made_for_is_handed_on(
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     """What `install` says in a process that has not imported llama_cpp, on a processor that multiplies bfloat16."""
     monkeypatch.setenv("EMOTION_LRM_CACHE", str(tmp_path))
+    monkeypatch.delenv(kernel.SWITCH, raising=False)
+    monkeypatch.delenv("LLAMA_CPP_LIB_PATH", raising=False)
+    monkeypatch.setattr(kernel.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(kernel.platform, "machine", lambda: "x86_64")
     monkeypatch.delitem(kernel.sys.modules, "llama_cpp", raising=False)
     monkeypatch.setattr(kernel, "cpu_flags", lambda: kernel._NEEDED)
     monkeypatch.setattr(kernel, "_load", lambda _: pytest.fail("it was loaded"))
@@ -163,7 +170,12 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     [
         (lambda m: m.setenv(kernel.SWITCH, "llama.cpp"), "EMOTION_LRM_KERNEL says so"),
         (lambda m: m.setattr(kernel, "cpu_flags", lambda: {"avx2"}), "does not multiply bfloat16"),
-        (lambda m: m.setattr(kernel.platform, "system", lambda: "Darwin"), "does not multiply bfloat16"),
+        (lambda m: m.setattr(kernel.platform, "system", lambda: "Darwin"), "made for Linux on x86-64"),
+        (lambda m: m.setenv("LLAMA_CPP_LIB_PATH", "/elsewhere"), "names another llama.cpp"),
+        (
+            lambda m: m.setattr(kernel, "version", Mock(side_effect=PackageNotFoundError("llama"))),
+            "metadata was found for llama",
+        ),
         (lambda m: m.setitem(kernel.sys.modules, "llama_cpp", kernel), "imported before"),
         (lambda m: m.setattr(kernel, "version", lambda _: "0.3.99"), "made for llama-cpp-python 0.3"),
         (lambda m: m.setattr(kernel.shutil, "which", lambda _: None), "no C\\+\\+ compiler"),
@@ -181,21 +193,45 @@ def test_llama_cpp_multiplies_by_itself_where_ours_cannot(
 def assert_told(told: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         raise ValueError(told)
-    assert kernel.products() == 0
 
 
 @needs_bfloat16
-def test_a_library_that_others_may_write_or_that_multiplies_wrongly_is_not_used(
-    fresh: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = kernel._compiled(tmp_path / "kernels")
-    path.chmod(0o777)
-    assert_told(fresh(), "may be written by others")
-    monkeypatch.undo()
-    with monkeypatch.context() as wrong:
-        wrong.setattr(kernel, "_multiplies", lambda _: False)
-        with pytest.raises(kernel._UnfitError, match="multiplies wrongly"):
-            kernel._load(path)
+def test_a_library_that_others_may_write_is_not_used(fresh: Callable[[], str], tmp_path: Path) -> None:
+    folder = tmp_path / "kernels"
+    path = kernel._compiled(folder)
+    for shared in (path, folder):
+        mode = shared.stat().st_mode
+        shared.chmod(0o777)
+        assert_told(fresh(), f"{shared.name} may be written by others")
+        shared.chmod(mode)
+
+
+@needs_bfloat16
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("group * LANES + i < count; i++", "group * LANES + i < count - 1; i++"),  # the last token
+        ("if (some > 48)", "if (some > 64)"),  # most tokens are left out
+        ("= _mm512_setzero_ps()", "= _mm512_set1_ps(1)"),
+        ("stride + 2 * pair, sizeof two", "stride + pair, sizeof two"),
+        ("next[4 + j] =", "next[8 + j] ="),
+    ],
+)
+def test_a_wrong_product_is_noticed(right: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = kernel.SOURCE.read_text(encoding="utf-8")
+    assert code.count(right) == 1
+    source = tmp_path / "wrong.cpp"
+    source.write_text(code.replace(right, wrong), encoding="utf-8")
+    monkeypatch.setattr(kernel, "SOURCE", source)
+    with pytest.raises(kernel._UnfitError, match="multiplies wrongly"):
+        kernel._load(kernel._compiled(tmp_path))
+
+
+@needs_bfloat16
+def test_until_it_can_hand_on_it_takes_nothing(tmp_path: Path) -> None:
+    """Loaded as a file of its own: the one in its place has its state."""
+    copy = shutil.copy(kernel._compiled(tmp_path), tmp_path / "copy.so")
+    assert not kernel._multiplies(kernel._load(Path(copy)).llamafile_sgemm)
 
 
 @needs_bfloat16
@@ -212,6 +248,8 @@ def test_it_is_compiled_once_and_again_where_it_is_damaged(tmp_path: Path, monke
 
 CODE = """
 import json, sys
+from toolkit.inference.abi import check_abi
+check_abi()  # as `bench` does first
 from toolkit import EmotionModel
 from toolkit.benchmark.measure import bench_texts
 from toolkit.inference import kernel
@@ -235,4 +273,4 @@ def test_a_model_reads_the_same_with_it(default_model_path: Path, monkeypatch: p
     assert (without["products"], without["why_not"]) == (0, "EMOTION_LRM_KERNEL says so")
     assert ours["products"] > 7 * 30  # seven matrices a layer and pass
     assert (ours["why_not"], ours["idle"]) == ("", True)
-    assert np.abs(np.array(ours["read"]) - without["read"]).max() < 0.02  # sums in another order, in 16 bits
+    assert np.abs(np.array(ours["read"]) - without["read"]).max() < 0.05  # sums in another order, in 16 bits

@@ -44,7 +44,7 @@ def measure_growth(
     """Read ever more texts, explain ever more, then read ever longer ones; they come from a source that keeps none.
 
     Every ladder of amounts is gone up and down again, and the smallest amount is read before and after each of the
-    others and measures them, so that a machine whose speed changes meanwhile does not look like growth.
+    others and measures them, so that a machine that drifts meanwhile hardly looks like growth.
     """
     ladders = [
         (of, mode, sorted(amounts))

@@ -73,6 +73,9 @@ def check_abi(library: Any = None) -> None:
         ModelError: naming the first difference and the pinned release.
     """
     if library is None:
+        from toolkit.inference import kernel
+
+        kernel.install()
         import llama_cpp
 
         library = llama_cpp

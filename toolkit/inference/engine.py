@@ -181,7 +181,7 @@ class Engine:
         ready: list[Task] = []
         due, more = 0, True
         try:
-            while any(writer.busy(answers) for writer in self._writers.values()) or more or ready:
+            while self._busy(answers) or more or ready:
                 more = self._fill(ready, tasks, lens)
                 for writer in tuple(self._writers.values()):  # who watches may read a first long text meanwhile
                     writer.step()
@@ -194,6 +194,11 @@ class Engine:
         finally:
             for writer in self._writers.values():
                 writer.abandon(answers)
+
+    def _busy(self, answers: dict[int, Explained]) -> bool:
+        """Whether a sequence is at work for the caller of these answers; every writer may say that it has lost one."""
+        busy = [writer.busy(answers) for writer in self._writers.values()]
+        return any(busy)
 
     def _fill(self, ready: list[Task], tasks: Iterator[list[Task]], lens: Lens) -> bool:
         """Let sequences join while there is room, and read on where there still is; says whether more may come.

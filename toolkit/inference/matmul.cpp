@@ -5,8 +5,8 @@
 //
 // llama.cpp's own kernel adds up each value in sixteen parts, which for the short rows of a small model takes as long
 // as the products. Here a vector holds sixteen texts' tokens and every lane has its own sum, so that nothing is left to
-// be added up, and weights are read once, in the order in which they lie. A value does not depend on how many tokens
-// there are: every lane sums in the same order.
+// be added up, and weights are read once, in the order in which they lie. From two tokens on a value does not depend on
+// how many there are: every lane sums in the same order.
 
 #include <immintrin.h>
 
