@@ -66,9 +66,19 @@ def shipped(*names: str) -> list[TrainConfig]:
     return [load_config(TrainConfig, CONFIGS / name) for name in names]
 
 
-def test_the_author_adapter_is_the_mean_of_its_last_three_runs() -> None:
+def test_the_author_adapter_is_the_mean_of_what_reads_comments_and_of_a_run_for_both() -> None:
+    last, comments = told("author")["average"]
+    assert (last["weight"], comments["weight"]) == (0.55, 0.45)
+    (run,) = shipped("both.yaml")
+    assert as_read(last["config"]) == public(run)
+    assert run.init == Path("models/runs/author-and-told")
+    (before,) = last["before"]
+    same, feelings = before["average"]
+    assert same["weight"] == pytest.approx(1.5 * feelings["weight"])
+    assert same["average"] == comments["average"]
+    assert feelings["average"] == told("told")["average"]
     runs = shipped("author/3-situations.yaml", "author/4-votes.yaml", "author/4-equal.yaml")
-    assert recorded("author") == [public(run) for run in runs]
+    assert [as_read(part["config"]) for part in comments["average"]] == [public(run) for run in runs]
 
 
 CONTRASTED = [f"told-{name}.yaml" for name in ("contrasted-again", "contrasted", "and-comments", "distilled")]
