@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as parquet
 import pytest
 
@@ -160,6 +161,20 @@ def test_standard_input_is_resumed_when_it_comes_again(
     assert [row["text"] for row in read_out(out)] == ["a", "b", "c", "d"]
     assert command.seen == ["a", "b", "c", "d"]
     assert left_in(tmp_path) == {"o.jsonl"}
+
+
+def test_a_run_that_is_stopped_closes_its_file_at_once(fast: Fast, tmp_path: Path) -> None:
+    """Not only when the error that ended it, and with it whoever read, is collected."""
+    source = tmp_path / "in.csv"
+    source.write_text("text\n" + "one\ntwo\nthree\n" * 9)
+
+    def stop(*_: object) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError) as stopped:
+        run_batch(fast, open_table(source), tmp_path / "o.jsonl", wish=WISH, watch=stop)
+    assert stopped.traceback
+    assert str(source) not in [file.path for file in psutil.Process().open_files()]
 
 
 def test_exact_duplicates_are_asked_once(fast: Fast, tmp_path: Path) -> None:

@@ -176,14 +176,15 @@ def _answer(
     predictor: Predictor, table: Table, wish: Wish | Pair, journal: Journal, total: int, show: bool,
     watch: Callable[[int, Tally], None],
 ) -> None:  # fmt: skip
-    rest = islice(table.rows(), journal.tally.rows, None)
-    outcomes = comparisons(predictor, rest, wish) if isinstance(wish, Pair) else Answers(predictor, rest, wish)
-    with Watch(total, journal.tally.rows) if show else contextlib.nullcontext() as bar:
+    bar = Watch(total, journal.tally.rows) if show else contextlib.nullcontext()
+    with contextlib.closing(table.rows()) as rows, bar as advance:
+        rest = islice(rows, journal.tally.rows, None)
+        outcomes = comparisons(predictor, rest, wish) if isinstance(wish, Pair) else Answers(predictor, rest, wish)
         for row, outcome in outcomes:
             record = record_of(row, outcome, wish, predictor.name)
             journal.add(json_line(record), record)
-            if bar is not None:
-                bar(journal.tally)
+            if advance is not None:
+                advance(journal.tally)
             watch(total, journal.tally)
     journal.checkpoint()
 

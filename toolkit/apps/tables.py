@@ -6,7 +6,7 @@ import csv
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -55,8 +55,8 @@ class Table:
     id: int | None = None
     notes: tuple[str, ...] = ()
 
-    def rows(self) -> Iterator[Row]:
-        """Every row, in order, lazily.
+    def rows(self) -> Generator[Row, None, None]:
+        """Every row, in order, lazily; the file is open until the last, or until it is closed.
 
         Raises:
             DataError: where the file is damaged so that no row after this can be trusted.
