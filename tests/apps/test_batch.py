@@ -166,7 +166,7 @@ def test_standard_input_is_resumed_when_it_comes_again(
 def test_a_run_that_is_stopped_closes_its_file_at_once(fast: Fast, tmp_path: Path) -> None:
     """Not only when the error that ended it, and with it whoever read, is collected."""
     source = tmp_path / "in.csv"
-    source.write_text("text\n" + "one\ntwo\nthree\n" * 9)
+    source.write_text("text\n" + "".join(f"text {number}\n" for number in range(99)))
 
     def stop(*_: object) -> None:
         raise InterruptedError
