@@ -21,7 +21,6 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +58,11 @@ def install() -> str:
 def _install() -> str:
     global _library
     try:
-        before = _own_libraries()
+        _check_fit()
         library = _load(_compiled(models_folder().parent / "kernels"))
         import llama_cpp  # noqa: F401 - which looks for the product now
 
-        library.matmul_original(_original(before))
+        library.matmul_original(_original())
         library.matmul_use(True)
     except (_UnfitError, OSError, AttributeError, PackageNotFoundError, subprocess.SubprocessError) as error:
         log.debug("llama.cpp multiplies by itself.", exc_info=error)
@@ -89,8 +88,8 @@ def llama_cpp_alone() -> Iterator[None]:
             _library.matmul_use(True)
 
 
-def _own_libraries() -> list[Path]:
-    """The files of llama.cpp's that hold its product, if it may be replaced in this process."""
+def _check_fit() -> None:
+    """Look whether llama.cpp's product may be replaced in this process."""
     if os.environ.get(SWITCH) == "llama.cpp":
         raise _UnfitError(f"{SWITCH} says so")
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
@@ -101,13 +100,8 @@ def _own_libraries() -> list[Path]:
         raise _UnfitError("LLAMA_CPP_LIB_PATH names another llama.cpp")
     if "llama_cpp" in sys.modules:
         raise _UnfitError("llama_cpp was imported before")
-    package = find_spec("llama_cpp")
-    if package is None or package.origin is None or version("llama-cpp-python") != PINNED:
+    if version("llama-cpp-python") != PINNED:
         raise _UnfitError(f"ours was made for llama-cpp-python {PINNED}")
-    found = sorted((Path(package.origin).parent / "lib").glob("libggml-cpu*.so*"))
-    if not found:
-        raise _UnfitError("llama.cpp's library has another name")
-    return found
 
 
 def _compiled(folder: Path) -> Path:
@@ -156,13 +150,14 @@ def _load(path: Path) -> Any:
     return ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL) and library
 
 
-def _original(files: list[Path]) -> int:
-    """The address of llama.cpp's own product, in the library that it has loaded."""
-    for path in files:
-        with contextlib.suppress(OSError):  # the same file may lie there under other names
-            own = getattr(ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_LAZY), _NAME)
+def _original() -> int:
+    """The address of llama.cpp's own product, in the library that is at work, wherever that was found."""
+    mapped = (line.split(maxsplit=5)[5:] for line in Path("/proc/self/maps").read_text().splitlines())
+    for path in sorted({path for (path,) in filter(None, mapped) if Path(path).name.startswith("libggml-cpu")}):
+        with contextlib.suppress(OSError):
+            own = getattr(ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_LAZY), _NAME)
             return ctypes.cast(own, ctypes.c_void_p).value or 0
-    raise _UnfitError("llama.cpp has loaded another library")
+    raise _UnfitError("llama.cpp's library is not to be found")
 
 
 def _multiplies(product: Any) -> bool:
