@@ -178,6 +178,7 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
         ),
         (lambda m: m.setitem(kernel.sys.modules, "llama_cpp", kernel), "imported before"),
         (lambda m: m.setattr(kernel, "version", lambda _: "0.3.99"), "made for llama-cpp-python 0.3"),
+        (lambda m: m.setattr(kernel, "find_spec", lambda _: Mock(origin="/elsewhere/__init__.py")), "has another name"),
         (lambda m: m.setattr(kernel.shutil, "which", lambda _: None), "no C\\+\\+ compiler"),
         (lambda m: m.setattr(kernel, "_COMPILE", ("--nonsense",)), "cannot compile it: .*nonsense"),
         (lambda m: m.setattr(kernel, "_COMPILERS", ("false",)), "false cannot compile it"),

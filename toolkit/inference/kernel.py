@@ -21,6 +21,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,11 @@ def _check_fit() -> None:
         raise _UnfitError("LLAMA_CPP_LIB_PATH names another llama.cpp")
     if "llama_cpp" in sys.modules:
         raise _UnfitError("llama_cpp was imported before")
-    if version("llama-cpp-python") != PINNED:
+    package = find_spec("llama_cpp")
+    if package is None or package.origin is None or version("llama-cpp-python") != PINNED:
         raise _UnfitError(f"ours was made for llama-cpp-python {PINNED}")
+    if not any((Path(package.origin).parent / "lib").glob("libggml-cpu.so*")):  # else it is chosen after the import
+        raise _UnfitError("llama.cpp's library has another name")
 
 
 def _compiled(folder: Path) -> Path:
