@@ -124,7 +124,7 @@ def test_a_model_without_a_hash_keeps_none(cache: Path) -> None:
         "[]",
         "{",
         '{"KEY": {"tuning": {"active": 900}}}',
-        '{"KEY": {"tuning": {"rows": 64}}}',
+        '{"KEY": {"tuning": {"rows": 513}}}',
         '{"KEY": {"tuning": {"unheard": 1}}}',
         '{"KEY": 1}',
     ],
@@ -213,9 +213,9 @@ def test_the_engine_reads_in_passes_of_the_tuned_size(shallow_path: Callable[...
             engine.close()
         return len(passes), [prompt.reading.posterior.tobytes() for one in passes for prompt in one]
 
-    (many, small), (few, large) = read(32), read(63)
-    assert many > few
-    assert small == large
+    (many, small), (few, large), (fewest, largest) = read(32), read(63), read(512)
+    assert many > few >= fewest
+    assert small == large == largest
 
 
 def test_no_more_threads_than_others_leave_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +299,7 @@ def test_a_machine_that_slows_down_does_not_look_like_growth(
 
 MACHINE = {
     "cpu": "Some CPU", "usable": 2, "cores": 8, "flags": ["avx2", "amx_bf16"], "llama_cpp_python": "1.2.3",
-    "build": "CPU : AVX2 = 1 | AMX_INT8 = 1 | REPACK = 1 |", "kernel": "ours for BF16",
+    "build": "CPU : AVX2 = 1 | AMX_INT8 = 1 | REPACK = 1 |", "kernel": "ours for BF16 and attention",
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from toolkit.inference import engine as engine_module
 from toolkit.inference import writing
 from toolkit.inference.engine import LONG_ANSWERS, Engine
 from toolkit.inference.native import NativeContext
-from toolkit.inference.prompts import PASSES_AHEAD
+from toolkit.inference.prompts import AHEAD
 from toolkit.inference.tuning import Tuning
 from toolkit.inference.writing import FEW, AnswerWriter
 
@@ -89,7 +89,7 @@ def test_a_head_is_evaluated_once_and_every_prompt_once(
     assert sum(done.logits for done in passes) == 2 * len(some) * sum(len(engine.tries[lens].branches) for lens in Lens)
     assert [done.rows for done in passes if not done.logits] == heads
     full = [done.rows for done in passes if done.logits]
-    assert np.mean(full) > 0.85 * engine.tuning.rows
+    assert np.mean(full) > 0.85 * engine._reader.rows
 
 
 @pytest.mark.parametrize("active", [2, FEW + 4])
@@ -221,7 +221,7 @@ def test_an_endless_source_is_read_a_bounded_number_of_texts_ahead(load: Callabl
 
     fewest = own_rows(engine, "text 1", Lens.AUTHOR)
     for done, _ in enumerate(itertools.islice(engine.explain(endless(), Lens.AUTHOR, top), 50)):
-        assert taken - done <= (PASSES_AHEAD + 1) * engine.tuning.rows / fewest + 4 + 1
+        assert taken - done <= (2 * engine._reader.rows + AHEAD) / fewest + 4 + 1
 
 
 # Several readings at a time, and readings that fail

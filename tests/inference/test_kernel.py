@@ -1,21 +1,24 @@
-"""Our product of bfloat16 matrices: right for every shape, the same for every neighbour, and never in the way."""
+"""Our products and attention: right for every shape, the same for every neighbour, and never in the way."""
 
 from __future__ import annotations
 
 import ctypes
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from convert.file_types import cpu_flags
+from toolkit.errors import ModelError
 from toolkit.inference import kernel
 
 BF16, F16, F32 = 30, 1, 0  # as in ggml.h
@@ -35,10 +38,10 @@ def widened(values: np.ndarray) -> np.ndarray:
 
 
 class Product:
-    """The library by itself, with a product behind it that notes what it is asked for."""
+    """Our product by itself, with one behind it that notes what it is asked for."""
 
-    def __init__(self, path: Path) -> None:
-        self.library = ctypes.CDLL(str(path))
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
         self.asked: list[tuple[int, ...]] = []
         kind = ctypes.CFUNCTYPE(
             ctypes.c_bool, ctypes.c_void_p, *kernel._SIZES, *kernel._MATRIX * 3, *[ctypes.c_int] * 3
@@ -77,9 +80,41 @@ class Product:
         return out[:, :rows]
 
 
+class Attention:
+    """Our attention by itself, with one behind it that counts how often it is asked."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library, self.asked = library, 0
+        kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+
+        def original(*_: int) -> None:
+            self.asked += 1
+
+        self._original = kind(original)
+        self.library.attention_original.argtypes = [ctypes.c_void_p]
+        self.library.attention_original(ctypes.cast(self._original, ctypes.c_void_p))
+        self.library.attention_use.argtypes = [ctypes.c_bool]
+        self.library.attention_use(True)
+        self.function = self.library.ggml_compute_forward_flash_attn_ext
+
+    def __call__(self, *arrays: np.ndarray, threads: int = 1) -> np.ndarray:
+        return kernel._attend(self.function, *arrays, threads)
+
+
 @pytest.fixture(scope="module")
-def product(tmp_path_factory: pytest.TempPathFactory) -> Product:
-    return Product(kernel._compiled(tmp_path_factory.mktemp("kernels")))
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """A copy that nobody else uses."""
+    return ctypes.CDLL(str(kernel._compiled(tmp_path_factory.mktemp("kernels"))))
+
+
+@pytest.fixture(scope="module")
+def product(library: ctypes.CDLL) -> Product:
+    return Product(library)
+
+
+@pytest.fixture(scope="module")
+def attention(library: ctypes.CDLL) -> Attention:
+    return Attention(library)
 
 
 def matrices(rows: int, count: int, depth: int) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +182,163 @@ def test_what_it_is_not_made_for_is_handed_on(
         product.library.matmul_use(True)
 
 
-# Where it is not used, somebody learns why and nothing else changes
+# Attention
+
+
+def drawn(streams: int, heads: int, shared: int, rows: int, cells: int, depth: int) -> tuple[np.ndarray, ...]:
+    """Queries, keys, values and a mask that lets every row see nothing yet; keys lie in rows of a wider cache."""
+    chance = np.random.default_rng(rows + cells + depth)
+    queries = chance.normal(size=(streams, heads, rows, depth)).astype(np.float32)
+    cache = chance.normal(size=(2, streams, cells, heads // shared, depth)).astype(np.float16)
+    keys, values = cache.transpose(0, 1, 3, 2, 4)
+    return queries, keys, values, np.full((streams, 1, rows, cells), -np.inf, np.float16)
+
+
+def see(mask: np.ndarray, row: int, cell: int, rows: int, head: int) -> None:
+    """Let a text of so many rows see the first cells and its own, which begin at ``cell``."""
+    for i in range(rows):
+        mask[..., row + i, :head] = mask[..., row + i, cell : cell + i + 1] = 0
+
+
+def attended(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The same in 64 bits; nothing where a row sees nothing."""
+    shared = queries.shape[1] // keys.shape[1]
+    keys, values = (one.repeat(shared, 1).astype(np.float64) for one in (keys, values))
+    weights = np.exp(np.einsum("shrd,shcd->shrc", queries, keys) / 8 + mask)
+    sums = weights.sum(-1, keepdims=True)
+    return np.einsum("shrc,shcd->srhd", np.divide(weights, sums, where=sums > 0, out=weights), values)
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+@pytest.mark.parametrize(
+    ("streams", "heads", "shared", "rows", "cells", "depth", "texts"),
+    [
+        (1, 9, 3, 63, 256, 64, (20, 3, 40)),  # SmolLM2
+        (1, 9, 3, 200, 512, 64, (200,)),
+        (32, 9, 3, 1, 256, 64, (1,)),
+        (1, 14, 7, 40, 300, 64, (7, 13, 20)),  # Qwen2.5
+        (1, 16, 2, 9, 64, 128, (9,)),  # Qwen3
+        (1, 4, 4, 18, 96, 256, (17, 1)),  # Gemma 3
+        (2, 6, 1, 20, 75, 24, (10, 9)),  # the last row sees nothing
+        (1, 16, 16, 33, 48, 40, (1, 1, 1, 30)),
+    ],
+)
+def test_every_shape_is_attended_rightly(
+    attention: Attention,
+    streams: int,
+    heads: int,
+    shared: int,
+    rows: int,
+    cells: int,
+    depth: int,
+    texts: tuple[int, ...],
+    threads: int,
+) -> None:
+    layer = drawn(streams, heads, shared, rows, cells, depth)
+    head = cells - rows - 3
+    for number, length in enumerate(texts):
+        before = sum(texts[:number])
+        see(layer[3], before, head + before + number % 2, length, head)
+    assert np.abs(attention(*layer, threads=threads) - attended(*layer)).max() < 5e-6
+    assert not attention.asked
+
+
+@needs_bfloat16
+def test_large_scores_and_rows_that_see_less_than_the_one_before(attention: Attention) -> None:
+    queries, keys, values, mask = drawn(1, 3, 3, 40, 128, 64)
+    mask[np.random.default_rng(0).random(mask.shape) < 0.4] = 0
+    queries *= 100  # scores of some hundred, beyond what e to the power of them could hold
+    found = attention(queries, keys, values, mask)
+    scores = np.einsum("shrd,shcd->shrc", queries, keys.repeat(3, 1).astype(np.float64)) / 8 + mask
+    assert scores[mask.repeat(3, 1) == 0].max() > 300
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    assert np.abs(found - np.einsum("shrc,shcd->srhd", weights, values.repeat(3, 1))).max() < 1e-4
+
+
+@needs_bfloat16
+def test_a_row_does_not_depend_on_its_neighbours(attention: Attention) -> None:
+    """Nor on the number of threads, nor on which cells it has: bit for bit."""
+    queries, keys, values, mask = drawn(1, 9, 3, 150, 300, 64)
+    texts, row = {}, 0
+    for length in (1, 30, 5, 17, 2, 60, 35):
+        see(mask, row, 90 + row, length, 61)
+        texts[row] = length
+        row += length
+    together = attention(queries, keys, values, mask)
+    for row, length in texts.items():
+        alone = np.full((1, 1, length, 128), -np.inf, np.float16)
+        see(alone, 0, 64, length, 61)
+        own = np.r_[:61, 61:64, 90 + row : 90 + row + 64]  # elsewhere, behind the same cells
+        some = (np.ascontiguousarray(one[:, :, own]) for one in (keys, values))
+        found = attention(queries[:, :, row : row + length], *some, alone, threads=1 + row % 3)
+        assert np.array_equal(found, together[:, row : row + length])
+
+
+@needs_bfloat16
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer, _: layer.params.__setitem__(1, 0.5),  # ALiBi
+        lambda layer, _: layer.params.__setitem__(2, 50.0),  # capped scores
+        lambda layer, mask: layer.source.__setitem__(4, ctypes.pointer(mask)),  # sinks
+        lambda layer, _: layer.source.__setitem__(3, None),  # no mask
+        lambda layer, _: setattr(layer.source[1].contents, "type", BF16),
+        lambda layer, _: setattr(layer.source[2].contents, "type", F32),
+        lambda layer, _: layer.source[1].contents.size.__setitem__(0, 272),
+        lambda layer, _: layer.source[0].contents.size.__setitem__(2, 17 * 3),
+    ],
+)
+def test_attention_that_it_is_not_made_for_is_handed_on(
+    attention: Attention, change: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries, keys, values, mask = drawn(1, 9, 3, 4, 64, 64)
+    see(mask, 0, 0, 4, 0)
+    pointer = kernel._tensor(mask)
+
+    def changed(_thread: int, layer: Any) -> None:
+        change(layer, pointer)
+        attention.function(_thread, layer)
+
+    monkeypatch.setattr(attention, "asked", 0)
+    found = kernel._attend(changed, queries, keys, values, mask)
+    assert attention.asked == 1
+    assert np.isnan(found).all()
+
+
+@needs_bfloat16
+def test_attention_is_handed_on_while_it_is_not_wanted(attention: Attention, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "asked", 0)
+    attention.library.attention_use(False)
+    try:
+        assert np.isnan(attention(*drawn(1, 9, 3, 4, 64, 64), threads=2)).all()
+    finally:
+        attention.library.attention_use(True)
+    assert attention.asked == 2  # by every thread, as they wait for each other
+
+
+@pytest.mark.parametrize(
+    ("told", "ours"),
+    [
+        ({}, True),
+        ({"attention.key_length": 256}, True),
+        ({"attention.key_length": 512}, False),
+        ({"attention.head_count": 51}, False),
+        ({"attn_logit_softcapping": 50.0}, False),
+        ({"attention.max_alibi_bias": 8.0}, False),
+    ],
+)
+def test_whose_attention_a_model_gets(told: dict[str, float], ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"attention.head_count": 9, "attention.head_count_kv": 3, "embedding_length": 576} | told
+    metadata = {f"llama.{name}": value for name, value in known.items()}
+    monkeypatch.setattr(kernel, "_library", None)
+    assert not kernel.attends("llama", metadata)
+    monkeypatch.setattr(kernel, "_library", Mock())
+    assert kernel.attends("llama", metadata) == ours
+
+
+# Where ours is not used, somebody learns why and nothing else changes
 
 
 @pytest.fixture
@@ -211,21 +402,26 @@ def test_a_library_that_others_may_write_is_not_used(fresh: Callable[[], str], t
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
+        ("i * Depth, layer.scale", "i * Depth, 1.0f"),
+        ("lanes(seen - i), exponential", "lanes(padded - i), exponential"),  # cells that the row does not see
+        ("static_cast<__mmask16>(visible >>", "static_cast<__mmask16>(1 & visible >>"),
+        ("cell = 0; cell < cells; cell++", "cell = 1; cell < cells; cell++"),
+        ("block * BLOCK, behind", "block * BLOCK + 1, behind"),
         ("group * LANES + i < count; i++", "group * LANES + i < count - 1; i++"),  # the last token
         ("if (some > 48)", "if (some > 64)"),  # most tokens are left out
-        ("= _mm512_setzero_ps()", "= _mm512_set1_ps(1)"),
+        ("sum[row][group] = _mm512_setzero_ps()", "sum[row][group] = _mm512_set1_ps(1)"),
         ("stride + 2 * pair, sizeof two", "stride + pair, sizeof two"),
         ("next[4 + j] =", "next[8 + j] ="),
     ],
 )
-def test_a_wrong_product_is_noticed(right: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = kernel.SOURCE.read_text(encoding="utf-8")
-    assert code.count(right) == 1
-    source = tmp_path / "wrong.cpp"
-    source.write_text(code.replace(right, wrong), encoding="utf-8")
-    monkeypatch.setattr(kernel, "SOURCE", source)
-    with pytest.raises(kernel._UnfitError, match="multiplies wrongly"):
-        kernel._load(kernel._compiled(tmp_path))
+def test_a_wrong_one_is_noticed(right: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = {name: (kernel.FOLDER / name).read_text(encoding="utf-8") for name in kernel.FILES}
+    assert sum(one.count(right) for one in code.values()) == 1
+    for name, one in code.items():
+        (tmp_path / name).write_text(one.replace(right, wrong), encoding="utf-8")
+    monkeypatch.setattr(kernel, "FOLDER", tmp_path)
+    with pytest.raises(kernel._UnfitError, match=r"multiplies wrongly|attention is wrong"):
+        kernel._load(kernel._compiled(tmp_path / "kernels"))
 
 
 @needs_bfloat16
@@ -233,6 +429,23 @@ def test_until_it_can_hand_on_it_takes_nothing(tmp_path: Path) -> None:
     """Loaded as a file of its own: the one in its place has its state."""
     copy = shutil.copy(kernel._compiled(tmp_path), tmp_path / "copy.so")
     assert not kernel._multiplies(kernel._load(Path(copy)).llamafile_sgemm)
+    code = "import sys; from toolkit.inference.kernel import *; from toolkit.inference.kernel import _attends, _load; "
+    code += "_attends(_load(Path(sys.argv[1])).ggml_compute_forward_flash_attn_ext)"
+    ended = subprocess.run([sys.executable, "-c", code, str(copy)], capture_output=True, check=False)
+    assert ended.returncode == -signal.SIGABRT, (
+        ended.stderr
+    )  # nobody is left to ask: no result is better than a wrong one
+
+
+def test_who_cannot_hand_on_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "_check_fit", lambda: None)
+    monkeypatch.setattr(kernel, "_compiled", lambda folder: folder)
+    monkeypatch.setattr(kernel, "_load", Mock())
+    monkeypatch.setattr(kernel, "_library", None)
+    monkeypatch.setattr(kernel.Path, "read_text", lambda _: "")  # no library is mapped
+    with pytest.raises(ModelError, match="not to be found") as told:
+        kernel.install.__wrapped__()
+    assert told.value.hint == "Set EMOTION_LRM_KERNEL=llama.cpp and start again."
 
 
 @needs_bfloat16
@@ -253,14 +466,15 @@ from toolkit.inference.abi import check_abi
 check_abi()  # as `bench` does first
 from toolkit import EmotionModel
 from toolkit.benchmark.measure import bench_texts
+from toolkit.errors import ModelError
 from toolkit.inference import kernel
 with EmotionModel.load(sys.argv[1]) as model:
     read = [list(reading.scores.values()) for reading in model.analyze_many(bench_texts()[:40], mode="fast")]
     with kernel.llama_cpp_alone():
-        before = kernel.products()
+        before = kernel.taken("matmul"), kernel.taken("attention")
         model.analyze("What a day!", mode="fast")
-        idle = kernel.products() == before
-print(json.dumps({"read": read, "products": before, "idle": idle, "why_not": kernel.install()}))
+        idle = (kernel.taken("matmul"), kernel.taken("attention")) == before
+print(json.dumps({"read": read, "taken": before, "idle": idle, "why_not": kernel.install()}))
 """
 
 
@@ -271,7 +485,9 @@ def test_a_model_reads_the_same_with_it(default_model_path: Path, monkeypatch: p
         monkeypatch.setenv(kernel.SWITCH, switch)
         command = [sys.executable, "-c", CODE, str(default_model_path)]
         told.update(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
-    assert (without["products"], without["why_not"]) == (0, "EMOTION_LRM_KERNEL says so")
-    assert ours["products"] > 7 * 30  # seven matrices a layer and pass
+    assert (without["taken"], without["why_not"]) == ([0, 0], "EMOTION_LRM_KERNEL says so")
+    products, attentions = ours["taken"]
+    assert products > 7 * 30  # seven matrices a layer and pass
+    assert attentions > 2 * 30
     assert (ours["why_not"], ours["idle"]) == ("", True)
     assert np.abs(np.array(ours["read"]) - without["read"]).max() < 0.05  # sums in another order, in 16 bits

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.contract.lens import Lens
-from toolkit.inference.prompts import PASSES_AHEAD, ROWS, Prompt, PromptReader, Reading, Window
+from toolkit.inference.prompts import AHEAD, Prompt, PromptReader, Reading, Window
 
+ROWS = 63
 READING = Reading(np.zeros(0), 1.0)
 
 
@@ -21,7 +22,7 @@ class Packer(PromptReader):
 
     def __init__(self) -> None:
         branches: Any = {Lens.AUTHOR: SimpleNamespace(branches=range(3))}
-        self._tries, self._rows, self._free = branches, ROWS, deque(range(62))
+        self._tries, self.rows, self._free = branches, ROWS, deque(range(62))
         self.packs: list[list[int]] = []
 
     def _rows_of(self, window: Window, lens: Lens) -> int:  # noqa: ARG002
@@ -39,7 +40,7 @@ def test_windows_come_back_in_order_each_once(sizes: list[int | None]) -> None:
     for ready in packer.passes((taken.append(w) or w for w in windows), Lens.AUTHOR):
         found += [prompt.window for prompt in ready]
         waiting = [w for w in taken if w and not any(w is f for f in found)]
-        assert sum(len(w.tokens) for w in waiting) < PASSES_AHEAD * ROWS + 90
+        assert sum(len(w.tokens) for w in waiting) < ROWS + AHEAD + 90
     assert [w.text for w in found] == [w.text for w in windows if w]
     assert all(sum(pack) <= ROWS or len(pack) == 1 for pack in packer.packs)
     assert all(packer.packs)

@@ -33,7 +33,7 @@ def describe_machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "llama_cpp_python": version("llama-cpp-python"),
         "build": " ".join(llama_cpp.llama_print_system_info().decode().split()),
-        "kernel": f"llama.cpp's own: {why_not}" if why_not else "ours for BF16",
+        "kernel": f"llama.cpp's own: {why_not}" if why_not else "ours for BF16 and attention",
         "measured": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

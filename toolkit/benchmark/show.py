@@ -70,7 +70,8 @@ def print_tuning(model: str, tuning: Tuning, texts_per_second: float, kept: Path
     console = Console(file=file, highlight=False, markup=False)
     console.print(
         f"{model}: {tuning.threads} threads for batches, {tuning.single_threads} for single tokens, "
-        f"{tuning.active} sequences, {tuning.rows} tokens a pass: {texts_per_second:.1f} texts explained a second"
+        f"{tuning.active} sequences, {tuning.rows or 'the usual'} tokens a pass: "
+        f"{texts_per_second:.1f} texts explained a second"
     )
     console.print(f"kept in {kept}" if kept else "not kept: the file carries no hash of its content", style="dim")
 

@@ -20,7 +20,7 @@ TEXTS = 3 * max(ACTIVE)  # fewer would mostly time how the last sequences run ou
 def choices(cores: int) -> dict[str, list[int]]:
     """What is tried of each setting, in this order."""
     threads = sorted({cores, max(1, cores // 2), max(1, cores - 1)}, reverse=True)
-    return {"threads": threads, "single_threads": threads, "rows": [63, 48, 32], "active": list(ACTIVE)}
+    return {"threads": threads, "single_threads": threads, "rows": [448, 128, 48], "active": list(ACTIVE)}
 
 
 def search(score: Score, options: dict[str, list[int]], progress: Report | None = None) -> tuple[Tuning, float]:

@@ -1,8 +1,8 @@
-"""Our product of bfloat16 matrices (``matmul.cpp``) in the place of llama.cpp's, where the processor multiplies them.
+"""Our product of bfloat16 matrices (``matmul.cpp``) and our attention (``attention.cpp``) in the place of llama.cpp's.
 
-It is compiled once, by the machine's own compiler, and kept in the cache folder. Where that cannot be, or
-``EMOTION_LRM_KERNEL=llama.cpp`` says so, everything works as with it, slower. llama.cpp looks for it once, so whoever
-imports ``llama_cpp`` calls :func:`install` first.
+They are compiled once, by the machine's own compiler, for processors that multiply bfloat16, and kept in the cache
+folder. Where that cannot be, or ``EMOTION_LRM_KERNEL=llama.cpp`` says so, everything works as with them, slower.
+llama.cpp looks for them once, so whoever imports ``llama_cpp`` calls :func:`install` first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,19 +28,23 @@ from typing import Any
 import numpy as np
 
 from convert.file_types import cpu_flags
+from toolkit.errors import ModelError
 from toolkit.inference.abi import PINNED
 from toolkit.inference.store import models_folder
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("matmul.cpp")
+FOLDER, FILES = Path(__file__).parent, ("matmul.cpp", "attention.cpp", "lanes.h")
 SWITCH = "EMOTION_LRM_KERNEL"
-_NAME = "llamafile_sgemm"  # by which llama.cpp asks for products
-_NEEDED = {"avx512f", "avx512_bf16"}
-_COMPILE = ("-std=c++17", "-O3", "-w", "-mavx512f", "-mavx512bf16", "-shared", "-fPIC", "-Wl,--as-needed")
+# What is ours, with the name by which llama.cpp asks for it.
+_PARTS = {"matmul": "llamafile_sgemm", "attention": "ggml_compute_forward_flash_attn_ext"}
+_NEEDED = {"avx512f", "avx512bw", "avx512vl", "avx512_bf16"}
+_COMPILE = ("-std=c++17", "-O3", "-w", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16")
+_LINK = ("-shared", "-fPIC", "-Wl,--as-needed")
 _COMPILERS, _PATIENCE = ("c++", "g++", "clang++"), 60  # seconds
-_BF16, _F32 = 30, 0  # as in ggml.h
+_BF16, _F16, _F32 = 30, 1, 0  # as in ggml.h
 _SIZES, _MATRIX = [ctypes.c_int64] * 3, [ctypes.c_void_p, ctypes.c_int64]
+_DEEPEST, _MOST_SHARED = 256, 16  # as in attention.cpp
 _library: Any = None  # once it is in its place
 _lock = threading.Lock()
 
@@ -51,7 +55,11 @@ class _UnfitError(Exception):
 
 @functools.cache
 def install() -> str:
-    """Put our product in its place, before ``llama_cpp`` is imported; returns why it is not there, or nothing."""
+    """Put ours in their places, before ``llama_cpp`` is imported; returns why they are not there, or nothing.
+
+    Raises:
+        ModelError: where ours are asked and could not hand on what they are not made for.
+    """
     with _lock:
         return "" if _library is not None else _install()
 
@@ -61,36 +69,52 @@ def _install() -> str:
     try:
         _check_fit()
         library = _load(_compiled(models_folder().parent / "kernels"))
-        import llama_cpp  # noqa: F401 - which looks for the product now
-
-        library.matmul_original(_original())
-        library.matmul_use(True)
     except (_UnfitError, OSError, AttributeError, PackageNotFoundError, subprocess.SubprocessError) as error:
-        log.debug("llama.cpp multiplies by itself.", exc_info=error)
+        log.debug("llama.cpp computes by itself.", exc_info=error)
         return str(error)
+    import llama_cpp  # noqa: F401 - which looks for them now
+
+    for part, address in _originals().items():
+        getattr(library, f"{part}_original")(address)
+    _use(library, True)
     _library = library
     return ""
 
 
-def products() -> int:
-    """How many products ours has made in this process."""
-    return int(_library.matmul_taken()) if _library is not None else 0
+def taken(part: str) -> int:
+    """How many products (``matmul``) or layers of attention (``attention``) ours has made in this process."""
+    return int(getattr(_library, f"{part}_taken")()) if _library is not None else 0
+
+
+def attends(architecture: str, metadata: Mapping[str, Any]) -> bool:
+    """Whether our attention is used with a model of this GGUF metadata, so that no row depends on others."""
+    told = {key.removeprefix(f"{architecture}."): value for key, value in metadata.items()}
+    heads = int(told["attention.head_count"])
+    depth = int(told.get("attention.key_length", int(told["embedding_length"]) // heads))
+    shared = heads // int(told.get("attention.head_count_kv", heads))
+    bent = told.get("attn_logit_softcapping") or told.get("attention.max_alibi_bias")
+    return _library is not None and depth <= _DEEPEST and shared <= _MOST_SHARED and not bent
 
 
 @contextlib.contextmanager
 def llama_cpp_alone() -> Iterator[None]:
-    """Let llama.cpp multiply by itself meanwhile, to compare; not while a pass runs in another thread."""
+    """Let llama.cpp compute by itself meanwhile, to compare; not while a pass runs in another thread."""
     if _library is not None:
-        _library.matmul_use(False)
+        _use(_library, False)
     try:
         yield
     finally:
         if _library is not None:
-            _library.matmul_use(True)
+            _use(_library, True)
+
+
+def _use(library: Any, on: bool) -> None:
+    for part in _PARTS:
+        getattr(library, f"{part}_use")(on)
 
 
 def _check_fit() -> None:
-    """Look whether llama.cpp's product may be replaced in this process."""
+    """Look whether llama.cpp's own may be replaced in this process."""
     if os.environ.get(SWITCH) == "llama.cpp":
         raise _UnfitError(f"{SWITCH} says so")
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
@@ -110,8 +134,8 @@ def _check_fit() -> None:
 
 def _compiled(folder: Path) -> Path:
     """The library in ``folder``, whose name tells source and content; it is compiled where it is not there whole."""
-    source = _digest(SOURCE.read_bytes() + " ".join(_COMPILE).encode())
-    for path in folder.glob(f"matmul-{source}-*.so"):
+    source = _digest(b"".join((FOLDER / name).read_bytes() for name in FILES) + " ".join(_COMPILE + _LINK).encode())
+    for path in folder.glob(f"kernel-{source}-*.so"):
         _refuse_shared(folder, path)
         if path.stem.endswith(_digest(path.read_bytes())):
             return path
@@ -120,15 +144,16 @@ def _compiled(folder: Path) -> Path:
         raise _UnfitError("there is no C++ compiler")
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        made = Path(scratch) / "matmul.so"
-        command = [compiler, *_COMPILE, "-x", "c++", str(SOURCE), "-o", str(made)]
+        made = Path(scratch) / "kernel.so"
+        sources = [str(FOLDER / name) for name in FILES if name.endswith(".cpp")]
+        command = [compiler, *_COMPILE, *sources, *_LINK, "-o", str(made)]
         done = subprocess.run(command, capture_output=True, timeout=_PATIENCE, check=False)
         if done.returncode != 0:
             why = done.stderr.decode(errors="replace").strip()[:200]
             raise _UnfitError(f"{Path(compiler).name} cannot compile it: {why}")
         made.chmod(0o755)
         _refuse_shared(folder, made)
-        return made.replace(folder / f"matmul-{source}-{_digest(made.read_bytes())}.so")
+        return made.replace(folder / f"kernel-{source}-{_digest(made.read_bytes())}.so")
 
 
 def _refuse_shared(*paths: Path) -> None:
@@ -143,25 +168,29 @@ def _digest(content: bytes) -> str:
 
 
 def _load(path: Path) -> Any:
-    """The library, found by its names in this process from now on, if it multiplies rightly."""
+    """The library, found by its names in this process from now on, if it computes rightly."""
     library = ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL)
-    library.matmul_original.argtypes, library.matmul_use.argtypes = [ctypes.c_void_p], [ctypes.c_bool]
-    library.matmul_taken.restype = ctypes.c_int64
-    library.matmul_use(True)
-    if not _multiplies(getattr(library, _NAME)):
+    for part in _PARTS:
+        getattr(library, f"{part}_original").argtypes = [ctypes.c_void_p]
+        getattr(library, f"{part}_use").argtypes = [ctypes.c_bool]
+        getattr(library, f"{part}_taken").restype = ctypes.c_int64
+    _use(library, True)
+    if not _multiplies(getattr(library, _PARTS["matmul"])):
         raise _UnfitError("it multiplies wrongly on this processor")
-    library.matmul_use(False)  # until it can hand on
+    if not _attends(getattr(library, _PARTS["attention"])):
+        raise _UnfitError("its attention is wrong on this processor")
+    _use(library, False)  # until it can hand on
     return ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL) and library
 
 
-def _original() -> int:
-    """The address of llama.cpp's own product, in the library that is at work, wherever that was found."""
+def _originals() -> dict[str, int]:
+    """The addresses of llama.cpp's own, in the library that is at work, wherever that was found."""
     mapped = (line.split(maxsplit=5)[5:] for line in Path("/proc/self/maps").read_text().splitlines())
     for path in sorted({path for (path,) in filter(None, mapped) if Path(path).name.startswith("libggml-cpu")}):
         with contextlib.suppress(OSError):
-            own = getattr(ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_LAZY), _NAME)
-            return ctypes.cast(own, ctypes.c_void_p).value or 0
-    raise _UnfitError("llama.cpp's library is not to be found")
+            own = ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+            return {part: ctypes.cast(getattr(own, name), ctypes.c_void_p).value or 0 for part, name in _PARTS.items()}
+    raise ModelError("llama.cpp's library is not to be found.", f"Set {SWITCH}=llama.cpp and start again.")
 
 
 def _multiplies(product: Any) -> bool:
@@ -182,3 +211,69 @@ def _multiplies(product: Any) -> bool:
         if not np.array_equal(out, right @ left.T):
             return False
     return True
+
+
+class _Tensor(ctypes.Structure):
+    """``ggml_tensor`` of the pinned release, as far as attention needs it."""
+
+
+_Tensor._fields_ = [
+    ("type", ctypes.c_int32),
+    ("buffer", ctypes.c_void_p),
+    ("size", ctypes.c_int64 * 4),
+    ("stride", ctypes.c_uint64 * 4),
+    ("operation", ctypes.c_int32),
+    ("params", ctypes.c_float * 16),
+    ("flags", ctypes.c_int32),
+    ("source", ctypes.POINTER(_Tensor) * 10),
+    ("viewed", ctypes.c_void_p),
+    ("offset", ctypes.c_uint64),
+    ("data", ctypes.c_void_p),
+]
+
+
+def _tensor(values: np.ndarray) -> _Tensor:
+    """An array of four axes, which has to live as long."""
+    kind = {"float32": _F32, "float16": _F16}[values.dtype.name]
+    size, stride = (ctypes.c_int64 * 4)(*values.shape[::-1]), (ctypes.c_uint64 * 4)(*values.strides[::-1])
+    return _Tensor(type=kind, size=size, stride=stride, data=values.ctypes.data)
+
+
+def _attend(
+    attention: Any, queries: np.ndarray, keys: np.ndarray, values: np.ndarray, mask: np.ndarray, threads: int = 1
+) -> np.ndarray:
+    """What ``attention`` makes of queries (streams, heads, rows, depth) with a scale of 1/8.
+
+    Args:
+        keys: of shape (streams, heads that share, cells, depth), as ``values``.
+        mask: of shape (streams, 1, rows, cells).
+
+    Returns:
+        Shape (streams, rows, heads, depth); NaN where nothing was written.
+    """
+    attention.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Tensor)]
+    streams, heads, rows, _ = queries.shape
+    out = np.full((streams, rows, heads, values.shape[3]), np.nan, np.float32)
+    layer = _tensor(out)
+    layer.params[0] = 1 / 8
+    for number, part in enumerate((queries, keys, values, mask)):
+        layer.source[number] = ctypes.pointer(_tensor(part))
+    for number in range(threads):
+        attention(np.array([number, threads], np.intc).ctypes.data, layer)
+    return out
+
+
+def _attends(attention: Any) -> bool:
+    """Whether two threads attend as numpy does: two streams, six heads that share two, 21 rows of several texts."""
+    chance = np.random.default_rng(0)
+    queries = chance.normal(size=(2, 6, 21, 24)).astype(np.float32)
+    keys, values = chance.normal(size=(2, 2, 2, 75, 24)).astype(np.float16)
+    mask = np.full((2, 1, 21, 75), -np.inf, np.float16)
+    for row in range(21):
+        mask[:, :, row, :40] = 0  # what all share
+        mask[:, :, row, 40 + row // 9 * 9 : 41 + row] = 0
+    scores = np.einsum("shrd,shcd->shrc", queries, keys.repeat(3, 1).astype(np.float32)) / 8 + mask
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    expected = np.einsum("shrc,shcd->srhd", weights, values.repeat(3, 1).astype(np.float32))
+    return bool(np.abs(_attend(attention, queries, keys, values, mask, 2) - expected).max() < 1e-5)

@@ -1,4 +1,4 @@
-// Products of bfloat16 matrices for x86-64 processors that multiply bfloat16 (AVX512_BF16), in the place of llama.cpp's.
+// Products of bfloat16 matrices for x86-64 processors that multiply them (AVX512_BF16), in the place of llama.cpp's.
 //
 // llama.cpp asks `llamafile_sgemm`, which its library exports, for every product. A library that is loaded before it
 // with the same name is asked instead. Ours takes what it is made for and hands on the rest.
@@ -8,25 +8,18 @@
 // be added up, and weights are read once, in the order in which they lie. From two tokens on a value does not depend on
 // how many there are: every lane sums in the same order.
 
-#include <immintrin.h>
-
 #include <atomic>
-#include <cstdint>
-#include <cstring>
+
+#include "lanes.h"
 
 namespace {
 
-// The beginning of ggml_compute_params: which of how many threads this is.
-struct Thread {
-    int number, count;
-};
+using Product = bool (*)(const Thread *, int64_t, int64_t, int64_t, const void *, int64_t, const void *, int64_t,
+                         void *, int64_t, int, int, int);
 
-using Product = bool (*)(const Thread *, int64_t, int64_t, int64_t, const void *, int64_t, const void *, int64_t, void *,
-                         int64_t, int, int, int);
-
-constexpr int F32 = 0, BF16 = 30;                             // as in ggml.h
-constexpr int LANES = 16, MOST_TOKENS = 64, DEEPEST = 8192;  // of a vector; of a pass over the weights; of a row
-constexpr int PAIRS = 16;                                     // two neighbours in a row are multiplied at a time
+constexpr int F32 = 0, BF16 = 30;                // as in ggml.h
+constexpr int MOST_TOKENS = 64, DEEPEST = 8192;  // of a pass over the weights; of a row
+constexpr int PAIRS = 16;                        // two neighbours in a row are multiplied at a time
 
 Product original = nullptr;
 std::atomic<bool> in_use{false};
@@ -34,31 +27,6 @@ std::atomic<int64_t> taken{0};
 
 alignas(64) thread_local uint32_t tokens[MOST_TOKENS * DEEPEST / 2];  // pair by pair, each of all tokens
 alignas(64) thread_local float sums[LANES * MOST_TOKENS];             // of 16 rows of weights, row by row
-
-// 16 x 16 values of four bytes.
-inline void transpose(__m512i rows[16]) {
-    __m512i next[16];
-    for (int i = 0; i < 8; i++) {
-        next[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
-        next[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
-    }
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 2; j++) {
-            rows[4 * i + 2 * j] = _mm512_unpacklo_epi64(next[4 * i + j], next[4 * i + 2 + j]);
-            rows[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(next[4 * i + j], next[4 * i + 2 + j]);
-        }
-    for (int j = 0; j < 4; j++) {
-        const __m512i a0 = _mm512_shuffle_i32x4(rows[j], rows[4 + j], 0x88);
-        const __m512i a1 = _mm512_shuffle_i32x4(rows[8 + j], rows[12 + j], 0x88);
-        const __m512i b0 = _mm512_shuffle_i32x4(rows[j], rows[4 + j], 0xdd);
-        const __m512i b1 = _mm512_shuffle_i32x4(rows[8 + j], rows[12 + j], 0xdd);
-        next[j] = _mm512_shuffle_i32x4(a0, a1, 0x88);
-        next[4 + j] = _mm512_shuffle_i32x4(b0, b1, 0x88);
-        next[8 + j] = _mm512_shuffle_i32x4(a0, a1, 0xdd);
-        next[12 + j] = _mm512_shuffle_i32x4(b0, b1, 0xdd);
-    }
-    std::memcpy(rows, next, sizeof next);
-}
 
 // Bring up to 16 * Groups tokens into `tokens`; lanes without one are zero.
 template <int Groups>

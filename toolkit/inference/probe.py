@@ -88,7 +88,7 @@ def _kernel() -> Finding:
     from toolkit.inference import kernel
 
     why_not = kernel.install()
-    return "ok", f"llama.cpp multiplies by itself: {why_not}" if why_not else "bfloat16 matrices by our own product"
+    return "ok", f"llama.cpp computes by itself: {why_not}" if why_not else "bfloat16 matrices and attention by our own"
 
 
 def _tokenizer(path: Path, base: Path | None) -> Finding:
@@ -117,7 +117,7 @@ def _self_test(path: Path) -> Finding:
     from toolkit.inference import kernel
     from toolkit.inference.abi import self_test
 
-    ours = kernel.products()
+    ours = kernel.taken("matmul")
     apart = self_test(path)
-    told = ", multiplied by our kernel" if kernel.products() > ours else ""
+    told = ", multiplied by our kernel" if kernel.taken("matmul") > ours else ""
     return "ok", f"forked, packed and moved sequences read as single ones (difference {apart:.4f}){told}"

@@ -4,9 +4,9 @@ The head of the prompt is evaluated once per lens and forked to every window. Wh
 branching points ride in the same pass as further sequences that share the text, so that one forward pass gives the
 exact posterior.
 
-A pass stays below ``ROWS`` tokens, and holds whole windows or a single long one. So every sum that leads to a window's
-posterior has the same terms in the same order whatever else is in the pass: nothing depends on the neighbours. From
-64 rows on llama.cpp's attention works in tiles, which cut a text wherever it happens to lie.
+A pass holds whole windows, or a single long one. Every sum that leads to a window's posterior has the same terms in the
+same order whatever else is in the pass: nothing depends on the neighbours. Where llama.cpp attends by itself, passes
+stay below ``TILED`` rows, from which on it works in tiles that cut a text wherever it happens to lie.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from toolkit.contract.trie import LabelTrie
 from toolkit.inference.native import NativeContext, NativeModel, State
 from toolkit.inference.posterior import pool_windows, trie_posterior
 
-ROWS = 63
-PASSES_AHEAD = 4  # as many passes as the windows would fill among which those are sought that fill one well
+ROWS, TILED = 256, 64  # of a pass of several windows; from which on llama.cpp's own attention works in tiles
+AHEAD = 189  # rows beyond a full pass among which windows are sought that fill one well
 LONGEST, SEQUENCES = 512, 64  # rows of a pass that holds one long window; sequence ids
 CELLS = 768  # the longest window, the heads, and what llama.cpp rounds up to
 
@@ -112,7 +112,7 @@ class PromptReader:
         rows: int = ROWS,
     ) -> None:
         self._model, self._frames, self._tries = model, frames, tries
-        self.context, self.window_tokens, self._rows = context, window_tokens, rows
+        self.context, self.window_tokens, self.rows = context, window_tokens, rows
         self.heads = Heads(context, frames)
         self._free = deque(range(len(Lens), context.n_sequences))
 
@@ -156,7 +156,7 @@ class PromptReader:
                 rows, count = rows + self._rows_of(window, lens), count + 1
             elif not waiting:
                 yield []
-            while waiting and (window is None or rows >= PASSES_AHEAD * self._rows):
+            while waiting and (window is None or rows >= self.rows + AHEAD):
                 pack = self._pack(waiting, lens)
                 rows -= sum(self._rows_of(packed, lens) for packed in pack.values())
                 finished |= zip(pack, self._evaluate(list(pack.values()), lens, keep), strict=True)
@@ -168,7 +168,7 @@ class PromptReader:
 
     def _pack(self, waiting: dict[int, Window], lens: Lens) -> dict[int, Window]:
         """Take the first window out of those that wait, and again and again the longest that still fits beside it."""
-        room, most = self._rows, len(self._free) // len(self._tries[lens].branches)
+        room, most = self.rows, len(self._free) // len(self._tries[lens].branches)
         need = {number: self._rows_of(window, lens) for number, window in waiting.items()}
         pack: dict[int, Window] = {}
         best = next(iter(need), None)

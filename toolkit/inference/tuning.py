@@ -29,20 +29,17 @@ class Tuning:
         threads: for batches; None takes the processors that are free.
         single_threads: for one token at a time; None takes as many.
         active: sequences that are written at the same time.
-        rows: tokens of a pass that reads several texts.
-
-    From 64 tokens of a pass on llama.cpp's attention works in tiles, which slows down what is written, and what is read
-    would depend on its neighbours.
+        rows: the most tokens of a pass that reads several texts; None takes as many as keep them independent.
     """
 
     threads: int | None = None
     single_threads: int | None = None
     active: int = 32
-    rows: int = 63
+    rows: int | None = None
 
     def __post_init__(self) -> None:
-        counts = [self.active, self.rows, *(n for n in (self.threads, self.single_threads) if n is not None)]
-        if any(not isinstance(n, int) or n < 1 for n in counts) or max(self.active, self.rows) > 63:
+        counts = [self.active, *(n for n in (self.threads, self.single_threads, self.rows) if n is not None)]
+        if any(not isinstance(n, int) or n < 1 for n in counts) or self.active > 63 or (self.rows or 1) > 512:
             raise ValueError(f"no sound tuning: {self}")
 
     def among(self, free: int) -> tuple[int, int]:

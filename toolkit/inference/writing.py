@@ -17,9 +17,10 @@ from toolkit.contract.trie import LabelTrie
 from toolkit.errors import ModelError
 from toolkit.inference.cross_check import FullGrammar
 from toolkit.inference.native import NativeContext, NativeModel
-from toolkit.inference.prompts import ROWS, Prompt, Reading
+from toolkit.inference.prompts import Prompt, Reading
 from toolkit.inference.reasoning import ReasoningWriter, next_token
 
+ROWS = 63  # tokens that a pass may take
 CELLS = 256  # of a sequence, for prompt and answer: as few as llama.cpp gives
 FEW = 8  # sequences at work; beside more, those that join do so word by word
 
