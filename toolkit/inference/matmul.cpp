@@ -20,6 +20,7 @@ using Product = bool (*)(const Thread *, int64_t, int64_t, int64_t, const void *
 constexpr int F32 = 0, BF16 = 30;                // as in ggml.h
 constexpr int MOST_TOKENS = 64, DEEPEST = 8192;  // of a pass over the weights; of a row
 constexpr int PAIRS = 16;                        // two neighbours in a row are multiplied at a time
+constexpr int AHEAD = 16;                        // rows of weights that are fetched before they are needed
 
 Product original = nullptr;
 std::atomic<bool> in_use{false};
@@ -51,6 +52,8 @@ inline void multiply(int64_t depth, const uint16_t *weights, int64_t stride, flo
     for (int row = 0; row < Rows; row++)
         for (int group = 0; group < Groups; group++) sum[row][group] = _mm512_setzero_ps();
     for (int64_t pair = 0; pair < depth / 2; pair++) {
+        if (pair % PAIRS == 0)  // a line of the cache, long before its turn
+            for (int row = 0; row < Rows; row++) _mm_prefetch(weights + (AHEAD + row) * stride + 2 * pair, _MM_HINT_T1);
         __m512bh right[Groups];
         for (int group = 0; group < Groups; group++)
             right[group] = (__m512bh)_mm512_load_si512(tokens + (pair * Groups + group) * LANES);
