@@ -196,11 +196,12 @@ def test_the_search_keeps_what_is_clearly_better() -> None:
         better = (tuning.active == 24) + 0.1 * (tuning.active == 48) + (tuning.rows == 48)
         return 9.0 + better - 5 * (tuning.threads != 2)
 
-    best, level = search(score, choices(2))
+    best, level = search(score, choices(2, 512))
     assert best == Tuning(threads=2, single_threads=2, active=24, rows=48)
     assert level == 11.0
-    assert choices(1)["threads"] == [1]
-    assert max(choices(1)["active"]) * 3 <= TEXTS
+    assert choices(1, 63)["threads"] == [1]
+    assert choices(1, 63)["rows"] == [48]
+    assert max(choices(1, 63)["active"]) * 3 <= TEXTS
 
 
 def test_the_engine_reads_in_passes_of_the_tuned_size(shallow_path: Callable[..., Path]) -> None:

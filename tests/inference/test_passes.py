@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +24,8 @@ class Packer(PromptReader):
 
     def __init__(self) -> None:
         branches: Any = {Lens.AUTHOR: SimpleNamespace(branches=range(3))}
-        self._tries, self.rows, self._free = branches, ROWS, deque(range(62))
+        self._tries, self._rows, self._free = branches, ROWS, deque(range(62))
+        self._exact, self.context, self.heads = True, Mock(row_by_row=False), Mock()
         self.packs: list[list[int]] = []
 
     def _rows_of(self, window: Window, lens: Lens) -> int:  # noqa: ARG002
@@ -58,3 +61,16 @@ def test_a_short_window_overtakes_one_that_does_not_fit() -> None:
     texts = [[prompt.window.text for prompt in ready] for ready in packer.passes(iter(windows), Lens.AUTHOR)]
     assert packer.packs == [[40, 20], [30, 33]]
     assert texts == [["0"], ["1", "2", "3"]]
+
+
+@pytest.mark.parametrize(
+    ("ours", "exact", "rows"), [(True, True, 256), (False, True, 63), (False, False, 256), (True, False, 256)]
+)
+def test_passes_are_wide_only_where_nothing_depends_on_neighbours_then(ours: bool, exact: bool, rows: int) -> None:
+    """On a GPU nobody asks for that."""
+    packer = Packer()
+    packer._rows, packer._exact, packer.context = 256, exact, Mock(row_by_row=ours)
+    windows = (Window([0] * 9, str(number)) for number in range(100))
+    assert sum(len(ready) for ready in packer.passes(windows, Lens.AUTHOR)) == 100
+    most = rows // 9 if rows < 256 else 62 // 3  # sequences
+    assert len(packer.packs[0]) == most

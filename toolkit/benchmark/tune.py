@@ -9,7 +9,9 @@ from pathlib import Path
 
 from toolkit.benchmark.measure import read_all
 from toolkit.benchmark.rounds import Report, spread
+from toolkit.inference import kernel
 from toolkit.inference.engine import Engine
+from toolkit.inference.prompts import LONGEST, TILED
 from toolkit.inference.tuning import Tuning, available_threads
 
 Score = Callable[[Tuning, str], float]
@@ -17,10 +19,10 @@ ACTIVE = (16, 24, 32, 48)
 TEXTS = 3 * max(ACTIVE)  # fewer would mostly time how the last sequences run out
 
 
-def choices(cores: int) -> dict[str, list[int]]:
-    """What is tried of each setting, in this order."""
+def choices(cores: int, widest: int) -> dict[str, list[int]]:
+    """What is tried of each setting, in this order; ``widest`` is the most tokens that a pass may take."""
     threads = sorted({cores, max(1, cores // 2), max(1, cores - 1)}, reverse=True)
-    return {"threads": threads, "single_threads": threads, "rows": [448, 128, 48], "active": list(ACTIVE)}
+    return {"threads": threads, "single_threads": threads, "rows": [rows for rows in (448, 128, 48) if rows <= widest], "active": list(ACTIVE)}
 
 
 def search(score: Score, options: dict[str, list[int]], progress: Report | None = None) -> tuple[Tuning, float]:
@@ -63,7 +65,8 @@ def tune(path: Path, texts: Sequence[str], progress: Report | None = None) -> tu
         finally:
             engine.close()
 
-    return search(score, choices(available_threads()), progress)
+    widest = TILED - 1 if kernel.install() else LONGEST
+    return search(score, choices(available_threads(), widest), progress)
 
 
 def rates(engine: Engine, texts: Sequence[str], turns: int) -> Iterator[float]:

@@ -61,7 +61,7 @@ inline __mmask16 lanes(int64_t count) {
 
 // e to the power of values that are not above zero.
 inline __m512 exponential(__m512 x) {
-    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
+    x = _mm512_max_ps(_mm512_set1_ps(-87.0f), x);  // in this order what is no number stays none
     const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
     r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
@@ -297,10 +297,12 @@ bool fits(const Tensor *out) {
     std::memcpy(&bias, out->params + 1, sizeof bias);
     std::memcpy(&cap, out->params + 2, sizeof cap);
     return in_use && mask && !out->source[4] && bias == 0 && cap == 0 && queries->type == F32 && keys->type == F16 &&
-           values->type == F16 && mask->type == F16 && mask->size[2] == 1 && keys->size[0] <= DEEPEST &&
-           values->size[2] == keys->size[2] && values->size[3] == queries->size[3] &&
-           keys->size[3] == queries->size[3] && queries->size[2] % keys->size[2] == 0 &&
-           queries->size[2] / keys->size[2] <= MOST_SHARED;
+           values->type == F16 && mask->type == F16 && queries->stride[0] == 4 && keys->stride[0] == 2 &&
+           values->stride[0] == 2 && mask->stride[0] == 2 && keys->size[0] <= DEEPEST &&
+           queries->size[0] == keys->size[0] && values->size[1] == keys->size[1] && mask->size[0] == keys->size[1] &&
+           mask->size[1] >= queries->size[1] && mask->size[2] == 1 && values->size[2] == keys->size[2] &&
+           values->size[3] == queries->size[3] && keys->size[3] == queries->size[3] &&
+           queries->size[2] % keys->size[2] == 0 && queries->size[2] / keys->size[2] <= MOST_SHARED;
 }
 
 }  // namespace

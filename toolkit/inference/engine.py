@@ -20,7 +20,7 @@ from toolkit.contract.lens import Lens
 from toolkit.contract.prompt import Frame, check_boundaries, frame_for, load_prompt
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.contract.trie import LabelTrie, build_trie
-from toolkit.inference import kernel, prompts, writing
+from toolkit.inference import prompts, writing
 from toolkit.inference.abi import self_test_on
 from toolkit.inference.native import NativeAdapter, NativeContext, NativeModel
 from toolkit.inference.prompts import LONGEST, SEQUENCES, Prompt, PromptReader, Reading, Window, pool
@@ -91,7 +91,8 @@ class Engine:
         self.adapter: NativeAdapter | None = None
         window = context_window or int(self.model.header.metadata.get("emotion_lrm.context_window", LONGEST))
         shared = (self.model, self.context, self.frames, self.tries)
-        self._reader = PromptReader(*shared, min(window, LONGEST) - self._overhead(), self._rows(gpu_layers))
+        rows = LONGEST if gpu_layers else self.tuning.rows or prompts.ROWS
+        self._reader = PromptReader(*shared, min(window, LONGEST) - self._overhead(), rows, exact=not gpu_layers)
         self._writers: dict[bool, AnswerWriter] = {}  # by whether they take long prompts
         if lora is not None:
             self.swap(lora)
@@ -256,14 +257,6 @@ class Engine:
         if self.adapter is not None:
             pen.use_adapter(self.adapter)
         return pen
-
-    def _rows(self, gpu_layers: int) -> int:
-        """The most rows of a pass of several texts that keep them independent of each other."""
-        if gpu_layers:
-            return LONGEST  # a GPU likes full passes better than sums in the same order
-        wanted = self.tuning.rows or prompts.ROWS
-        ours = kernel.attends(self.model.header.architecture, self.model.header.metadata)
-        return wanted if ours else min(wanted, prompts.TILED - 1)
 
     def _suffix_length(self, lens: Lens) -> int:
         return len(self.frames[lens].tail) + len(self.frames[lens].prefill)

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,23 +34,23 @@ from toolkit.inference.store import models_folder
 
 log = logging.getLogger(__name__)
 
-FOLDER, FILES = Path(__file__).parent, ("matmul.cpp", "attention.cpp", "lanes.h")
+FOLDER, FILES = Path(__file__).parent, ("matmul.cpp", "attention.cpp", "lanes.h", "exported.map")
 SWITCH = "EMOTION_LRM_KERNEL"
 # What is ours, with the name by which llama.cpp asks for it.
 _PARTS = {"matmul": "llamafile_sgemm", "attention": "ggml_compute_forward_flash_attn_ext"}
 _NEEDED = {"avx512f", "avx512bw", "avx512vl", "avx512_bf16"}
 _COMPILE = ("-std=c++17", "-O3", "-w", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16")
-_LINK = ("-shared", "-fPIC", "-Wl,--as-needed")
+_LINK = ("-shared", "-fPIC", "-Wl,--as-needed", "-Wl,--version-script")
 _COMPILERS, _PATIENCE = ("c++", "g++", "clang++"), 60  # seconds
 _BF16, _F16, _F32 = 30, 1, 0  # as in ggml.h
 _SIZES, _MATRIX = [ctypes.c_int64] * 3, [ctypes.c_void_p, ctypes.c_int64]
-_DEEPEST, _MOST_SHARED = 256, 16  # as in attention.cpp
 _library: Any = None  # once it is in its place
+_stranded: ModelError | None = None  # why what is in its place cannot be used
 _lock = threading.Lock()
 
 
 class _UnfitError(Exception):
-    """Why llama.cpp's own product is used."""
+    """Why llama.cpp's own are used."""
 
 
 @functools.cache
@@ -61,11 +61,13 @@ def install() -> str:
         ModelError: where ours are asked and could not hand on what they are not made for.
     """
     with _lock:
+        if _stranded is not None:
+            raise _stranded
         return "" if _library is not None else _install()
 
 
 def _install() -> str:
-    global _library
+    global _library, _stranded
     try:
         _check_fit()
         library = _load(_compiled(models_folder().parent / "kernels"))
@@ -74,8 +76,14 @@ def _install() -> str:
         return str(error)
     import llama_cpp  # noqa: F401 - which looks for them now
 
-    for part, address in _originals().items():
-        getattr(library, f"{part}_original")(address)
+    try:
+        for part, address in _originals().items():
+            getattr(library, f"{part}_original")(address)
+    except (OSError, AttributeError, ValueError) as error:
+        _stranded = ModelError(
+            f"Our kernels cannot hand on to llama.cpp's: {error}.", f"Set {SWITCH}=llama.cpp and start again."
+        )
+        raise _stranded from error
     _use(library, True)
     _library = library
     return ""
@@ -84,16 +92,6 @@ def _install() -> str:
 def taken(part: str) -> int:
     """How many products (``matmul``) or layers of attention (``attention``) ours has made in this process."""
     return int(getattr(_library, f"{part}_taken")()) if _library is not None else 0
-
-
-def attends(architecture: str, metadata: Mapping[str, Any]) -> bool:
-    """Whether our attention is used with a model of this GGUF metadata, so that no row depends on others."""
-    told = {key.removeprefix(f"{architecture}."): value for key, value in metadata.items()}
-    heads = int(told["attention.head_count"])
-    depth = int(told.get("attention.key_length", int(told["embedding_length"]) // heads))
-    shared = heads // int(told.get("attention.head_count_kv", heads))
-    bent = told.get("attn_logit_softcapping") or told.get("attention.max_alibi_bias")
-    return _library is not None and depth <= _DEEPEST and shared <= _MOST_SHARED and not bent
 
 
 @contextlib.contextmanager
@@ -146,7 +144,8 @@ def _compiled(folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made = Path(scratch) / "kernel.so"
         sources = [str(FOLDER / name) for name in FILES if name.endswith(".cpp")]
-        command = [compiler, *_COMPILE, *sources, *_LINK, "-o", str(made)]
+        exported = str(FOLDER / "exported.map")
+        command = [compiler, *_COMPILE, *sources, *_LINK, exported, "-o", str(made)]
         done = subprocess.run(command, capture_output=True, timeout=_PATIENCE, check=False)
         if done.returncode != 0:
             why = done.stderr.decode(errors="replace").strip()[:200]
@@ -190,7 +189,7 @@ def _originals() -> dict[str, int]:
         with contextlib.suppress(OSError):
             own = ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
             return {part: ctypes.cast(getattr(own, name), ctypes.c_void_p).value or 0 for part, name in _PARTS.items()}
-    raise ModelError("llama.cpp's library is not to be found.", f"Set {SWITCH}=llama.cpp and start again.")
+    raise OSError("its library is not to be found")
 
 
 def _multiplies(product: Any) -> bool:
@@ -259,21 +258,28 @@ def _attend(
     for number, part in enumerate((queries, keys, values, mask)):
         layer.source[number] = ctypes.pointer(_tensor(part))
     for number in range(threads):
-        attention(np.array([number, threads], np.intc).ctypes.data, layer)
+        thread = np.array([number, threads], np.intc)
+        attention(thread.ctypes.data, layer)
     return out
 
 
 def _attends(attention: Any) -> bool:
-    """Whether two threads attend as numpy does: two streams, six heads that share two, 21 rows of several texts."""
+    """Whether two threads attend as numpy does, with heads of every depth that there is code for, alone and shared."""
+    return all(_attends_to(attention, *shape) for shape in ((24, 6, 2), (64, 7, 1), (128, 2, 2), (256, 4, 1)))
+
+
+def _attends_to(attention: Any, depth: int, heads: int, keyed: int) -> bool:
+    """The same of one depth and number of heads, of which so many have keys: two streams, 21 rows of several texts."""
     chance = np.random.default_rng(0)
-    queries = chance.normal(size=(2, 6, 21, 24)).astype(np.float32)
-    keys, values = chance.normal(size=(2, 2, 2, 75, 24)).astype(np.float16)
-    mask = np.full((2, 1, 21, 75), -np.inf, np.float16)
+    queries = chance.normal(size=(2, heads, 21, depth)).astype(np.float32)
+    keys, values = chance.normal(size=(2, 2, keyed, 99, depth)).astype(np.float16)
+    mask = np.full((2, 1, 21, 99), -np.inf, np.float16)
     for row in range(21):
-        mask[:, :, row, :40] = 0  # what all share
-        mask[:, :, row, 40 + row // 9 * 9 : 41 + row] = 0
-    scores = np.einsum("shrd,shcd->shrc", queries, keys.repeat(3, 1).astype(np.float32)) / 8 + mask
+        mask[:, :, row, :70] = 0  # what all share
+        mask[:, :, row, 70 + row // 9 * 9 : 71 + row] = 0
+    shared = [one.repeat(heads // keyed, 1).astype(np.float32) for one in (keys, values)]
+    scores = np.einsum("shrd,shcd->shrc", queries, shared[0]) / 8 + mask
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
-    expected = np.einsum("shrc,shcd->srhd", weights, values.repeat(3, 1).astype(np.float32))
+    expected = np.einsum("shrc,shcd->srhd", weights, shared[1])
     return bool(np.abs(_attend(attention, queries, keys, values, mask, 2) - expected).max() < 1e-5)

@@ -20,7 +20,7 @@ from toolkit.errors import ModelError, UsageError
 from toolkit.inference import kernel
 
 kernel.install()
-import llama_cpp  # noqa: E402 - which looks for the products of matrices when it is imported
+import llama_cpp  # noqa: E402 - which looks for our kernels when it is imported
 
 _BASE_HASH = "emotion_lrm.base_sha256"
 State = list[np.ndarray]
@@ -222,6 +222,7 @@ class NativeContext:
         self._owners = np.zeros(n_batch, np.uintp)  # where in _sequences the ids of each row begin, as addresses
         self._fill = self._used = self._asked = 0
         self.evaluated = 0
+        self.row_by_row = False  # whether the last pass attended by our kernel, so that no row depends on others
 
     def close(self) -> None:
         """Free the context, which happens anyway where nothing refers to it any more; safe to call twice."""
@@ -307,7 +308,9 @@ class NativeContext:
         batch.n_seq_id = self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
         batch.seq_id = self._owners.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(llama_cpp.llama_seq_id)))
         batch.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        attended = kernel.taken("attention")
         status = llama_cpp.llama_decode(self.pointer, batch)
+        self.row_by_row = kernel.taken("attention") > attended
         self.evaluated += self._fill
         self._asked = int(self._wanted[: self._fill].sum())
         self._fill = self._used = 0

@@ -117,7 +117,9 @@ def _self_test(path: Path) -> Finding:
     from toolkit.inference import kernel
     from toolkit.inference.abi import self_test
 
-    ours = kernel.taken("matmul")
+    parts = {"matmul": "products", "attention": "attention"}
+    before = {part: kernel.taken(part) for part in parts}
     apart = self_test(path)
-    told = ", multiplied by our kernel" if kernel.taken("matmul") > ours else ""
+    ours = " and ".join(name for part, name in parts.items() if kernel.taken(part) > before[part])
+    told = f", {ours} by our kernels" if ours else ""
     return "ok", f"forked, packed and moved sequences read as single ones (difference {apart:.4f}){told}"

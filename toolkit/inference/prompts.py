@@ -99,7 +99,8 @@ class PromptReader:
 
     Args:
         window_tokens: the most tokens of a text that one window may hold.
-        rows: the tokens of a pass of several windows.
+        rows: the most tokens of a pass of several windows.
+        exact: whether no window may depend on its neighbours; else a pass is as large as it can be.
     """
 
     def __init__(
@@ -110,11 +111,17 @@ class PromptReader:
         tries: Mapping[Lens, LabelTrie],
         window_tokens: int,
         rows: int = ROWS,
+        exact: bool = True,
     ) -> None:
         self._model, self._frames, self._tries = model, frames, tries
-        self.context, self.window_tokens, self.rows = context, window_tokens, rows
+        self.context, self.window_tokens, self._rows, self._exact = context, window_tokens, rows, exact
         self.heads = Heads(context, frames)
         self._free = deque(range(len(Lens), context.n_sequences))
+
+    @property
+    def rows(self) -> int:
+        """The tokens that the next pass of several windows may take."""
+        return self._rows if self.context.row_by_row or not self._exact else min(self._rows, TILED - 1)
 
     def split(self, text: str) -> list[Window]:
         """The text whole, or in windows that overlap by an eighth."""
@@ -152,6 +159,7 @@ class PromptReader:
         rows = count = due = 0
         for window in itertools.chain(windows, [None]):
             if window is not None:
+                self.heads.evaluate(lens)  # which also tells how many rows the first pass may take
                 waiting[count] = window
                 rows, count = rows + self._rows_of(window, lens), count + 1
             elif not waiting:
@@ -182,7 +190,6 @@ class PromptReader:
         """One forward pass."""
         if not pack:
             return []
-        self.heads.evaluate(lens)
         branches = len(self._tries[lens].branches)
         taken = [[self._free.popleft() for _ in range(branches)] for _ in pack]
         try:
