@@ -413,7 +413,7 @@ def test_until_it_can_hand_on_it_takes_nothing(tmp_path: Path) -> None:
     """Loaded as a file of its own: the one in its place has its state."""
     copy = shutil.copy(kernel._compiled(tmp_path), tmp_path / "copy.so")
     assert not kernel._multiplies(kernel._load(Path(copy)).llamafile_sgemm)
-    code = "import sys; from toolkit.inference.kernel import *; from toolkit.inference.kernel import _attends, _load; "
+    code = "import sys; from pathlib import Path; from toolkit.inference.kernel import _attends, _load; "
     code += "_attends(_load(Path(sys.argv[1])).ggml_compute_forward_flash_attn_ext)"
     ended = subprocess.run([sys.executable, "-c", code, str(copy)], capture_output=True, check=False)
     assert ended.returncode == -signal.SIGABRT, (

@@ -22,7 +22,12 @@ TEXTS = 3 * max(ACTIVE)  # fewer would mostly time how the last sequences run ou
 def choices(cores: int, widest: int) -> dict[str, list[int]]:
     """What is tried of each setting, in this order; ``widest`` is the most tokens that a pass may take."""
     threads = sorted({cores, max(1, cores // 2), max(1, cores - 1)}, reverse=True)
-    return {"threads": threads, "single_threads": threads, "rows": [rows for rows in (448, 128, 48) if rows <= widest], "active": list(ACTIVE)}
+    return {
+        "threads": threads,
+        "single_threads": threads,
+        "rows": [rows for rows in (448, 128, 48) if rows <= widest],
+        "active": list(ACTIVE),
+    }
 
 
 def search(score: Score, options: dict[str, list[int]], progress: Report | None = None) -> tuple[Tuning, float]:
