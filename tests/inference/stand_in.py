@@ -18,7 +18,7 @@ from toolkit.contract.lens import Lens
 from toolkit.contract.taxonomy import load_taxonomy
 from toolkit.errors import ModelError
 from toolkit.inference import worker_process
-from toolkit.inference.turns import Send, Watch
+from toolkit.inference.turns import Watch
 
 BATCH = 8
 
@@ -38,14 +38,9 @@ def answering_twice() -> None:
     """Serve the stand-in and send every answer two times."""
     own_output = worker_process._own_output
 
-    def doubling() -> Send:
-        send = own_output()
-
-        def twice(message: dict[str, Any]) -> None:
-            for _ in range(1 + ("analysis" in message)):
-                send(message)
-
-        return twice
+    def doubling() -> Callable[[list[dict[str, Any]]], None]:
+        write = own_output()
+        return lambda messages: write([each for each in messages for _ in range(1 + ("analysis" in each))])
 
     worker_process._own_output = doubling
     main()

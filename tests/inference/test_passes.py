@@ -74,3 +74,14 @@ def test_passes_are_wide_only_where_nothing_depends_on_neighbours_then(ours: boo
     assert sum(len(ready) for ready in packer.passes(windows, Lens.AUTHOR)) == 100
     most = rows // 9 if rows < 256 else 62 // 3  # sequences
     assert len(packer.packs[0]) == most
+
+
+def test_of_a_wide_pass_the_oldest_windows_come_first() -> None:
+    """Else answers would wait for one that was passed over, and their callers with them."""
+    packer = Packer()
+    packer._rows, packer._exact = 256, False
+    packer.packs.clear()
+    sizes = [20, 60, 21, 70, 22, 23, 80, 24, 90, 25]
+    passes = packer.passes((Window([0] * size, str(n)) for n, size in enumerate([*sizes, *sizes])), Lens.AUTHOR)
+    assert [prompt.window.text for prompt in next(passes)] == ["0", "1", "2", "3", "4"]
+    assert packer.packs[0] == [20, 60, 21, 70, 22, 25, 24]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -16,7 +17,9 @@ from toolkit.inference.fair_queue import FairQueue, Job
 from toolkit.inference.protocol import Request, WorkerDiedError, decode, encode, error_from, error_message, request_from
 from toolkit.inference.request import Wish
 from toolkit.inference.turns import LONG, TURN, Inbox, take_turns
+from toolkit.inference.worker_process import Outbox
 
+from .processes import eventually
 from .stand_in import StandIn
 
 FAST = Wish(Lens.AUTHOR, "goemotions", "fast")
@@ -221,8 +224,9 @@ def test_what_is_dropped_is_not_read() -> None:
         inbox.put(Request(number, "x", FAST))
     assert inbox.drop(1)
     assert not inbox.drop(1)
-    taken = [inbox.take(FAST) for _ in range(3)]
-    assert [request.number for request in taken if request] == [0, 2]
+    inbox.put(Request(3, "x", FAST))
+    taken = [[request.number for request in inbox.take(FAST, most)] for most in (2, 1, 1)]
+    assert taken == [[0, 2], [3], []]
 
 
 class Sliced(Recorder):
@@ -285,5 +289,38 @@ def test_a_long_text_that_is_dropped_is_not_read_on() -> None:
     with pytest.raises(Enough):
         take_turns(model, inbox, sent.append)
     assert model.events == ["long 0", "long 1", "next 0", "next 1", "next 2"]
-    assert {message.get("begun", message.get("id")) for message in sent} == {7, 8}
+    assert [message["begun"] for message in sent] == [[7], [8]]
     assert not any("analysis" in message or "error" in message for message in sent)
+
+
+def test_answers_are_written_together_and_before_more_is_begun() -> None:
+    written, busy = list[list[dict[str, Any]]](), threading.Lock()
+
+    def write(messages: list[dict[str, Any]]) -> None:
+        with busy:
+            written.append(messages)
+
+    outbox = Outbox(write)
+    with busy:  # the pipe is slow
+        for number in range(3):
+            outbox.put({"id": number})
+        asking = threading.Thread(target=outbox.put, args=({"begun": [3]},))
+        asking.start()
+        asking.join(0.1)
+        assert asking.is_alive()  # the engine waits until it is told
+    asking.join(5)
+    assert [message for messages in written for message in messages] == [
+        {"id": 0},
+        {"id": 1},
+        {"id": 2},
+        {"begun": [3]},
+    ]
+    assert len(written) <= 2
+
+
+def test_an_answer_is_written_though_nothing_more_is_begun() -> None:
+    written = list[dict[str, Any]]()
+    outbox = Outbox(written.extend)
+    for number in range(3):
+        outbox.put({"id": number})
+        eventually(lambda number=number: len(written) == number + 1)

@@ -11,7 +11,6 @@ stay below ``TILED`` rows, from which on it works in tiles that cut a text where
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from toolkit.inference.native import NativeContext, NativeModel, State
 from toolkit.inference.posterior import pool_windows, trie_posterior
 
 ROWS, TILED = 256, 64  # of a pass of several windows; from which on llama.cpp's own attention works in tiles
+GAP = 64  # rows at the end of a pass that are given to what fits best
 AHEAD = 189  # rows beyond a full pass among which windows are sought that fill one well
 LONGEST, SEQUENCES = 512, 64  # rows of a pass that holds one long window; sequence ids
 CELLS = 768  # the longest window, the heads, and what llama.cpp rounds up to
@@ -148,8 +148,8 @@ class PromptReader:
 
     def passes(self, windows: Iterable[Window | None], lens: Lens, keep: bool = False) -> Iterator[list[Prompt]]:
         """Read the windows and hand them out in order, a list for each pass; a window may overtake a few others where
-        it fits into a pass and they do not. A None among them says that none is there at the moment: all that wait are
-        read, and where none waits an empty list comes.
+        it fits into a pass and they do not. A None among them says that none is there at the moment: a pass of those
+        that wait goes off although it may not be full, and where none waits an empty list comes.
 
         Args:
             keep: hand out keys and values too.
@@ -157,25 +157,32 @@ class PromptReader:
         waiting: dict[int, Window] = {}
         finished: dict[int, Prompt] = {}
         rows = count = due = 0
-        for window in itertools.chain(windows, [None]):
+
+        def one() -> list[Prompt]:
+            nonlocal rows, due
+            pack = self._pack(waiting, lens)
+            rows -= sum(self._rows_of(packed, lens) for packed in pack.values())
+            finished.update(zip(pack, self._evaluate(list(pack.values()), lens, keep), strict=True))
+            ready = []
+            while due in finished:
+                ready.append(finished.pop(due))
+                due += 1
+            return ready
+
+        for window in windows:
             if window is not None:
                 self.heads.evaluate(lens)  # which also tells how many rows the first pass may take
                 waiting[count] = window
                 rows, count = rows + self._rows_of(window, lens), count + 1
-            elif not waiting:
-                yield []
-            while waiting and (window is None or rows >= self.rows + AHEAD):
-                pack = self._pack(waiting, lens)
-                rows -= sum(self._rows_of(packed, lens) for packed in pack.values())
-                finished |= zip(pack, self._evaluate(list(pack.values()), lens, keep), strict=True)
-                ready = []
-                while due in finished:
-                    ready.append(finished.pop(due))
-                    due += 1
-                yield ready
+                while rows >= self.rows + AHEAD:
+                    yield one()
+            else:
+                yield one() if waiting else []
+        while waiting:
+            yield one()
 
     def _pack(self, waiting: dict[int, Window], lens: Lens) -> dict[int, Window]:
-        """Take the first window out of those that wait, and again and again the longest that still fits beside it."""
+        """Take the oldest windows, whose callers wait for them, and at last again and again the longest that fits."""
         room, most = self.rows, len(self._free) // len(self._tries[lens].branches)
         need = {number: self._rows_of(window, lens) for number, window in waiting.items()}
         pack: dict[int, Window] = {}
@@ -183,7 +190,8 @@ class PromptReader:
         while best is not None and len(pack) < most:
             pack[best] = waiting.pop(best)
             room -= need.pop(best)
-            best = max((number for number in need if need[number] <= room), key=need.__getitem__, default=None)
+            fitting = (number for number in need if need[number] <= room)
+            best = next(fitting, None) if room > GAP else max(fitting, key=need.__getitem__, default=None)
         return pack
 
     def _evaluate(self, pack: list[Window], lens: Lens, keep: bool) -> list[Prompt]:

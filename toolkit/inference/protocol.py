@@ -11,7 +11,7 @@ From the worker::
     {"progress": [done, total, step]}                  while a model is built on first use
     {"ready": {"name": ..., "lenses": [...], "noise_line": ...}} or {"failed": error}
     {"alive": 41}                                      every second, whatever it does; the number grows as it gets on
-    {"begun": 7}                                       the engine has it now
+    {"begun": [7, 8]}                                  the engine has them now
     {"id": 7, "partial": {...}}                        the analysis so far, of a request that asked for it with "stream"
     {"id": 7, "analysis": {...}}, {"id": 7, "error": error} or {"id": 7, "dropped": true}
 

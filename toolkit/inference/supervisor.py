@@ -218,7 +218,7 @@ class Supervisor:
             elif "id" in message:
                 self._settle(message)
             elif "begun" in message:
-                if job := self._running.get(message["begun"]):  # it may have been dropped at the same moment
+                for job in filter(None, map(self._running.get, message["begun"])):  # one may have been dropped just now
                     job.begun = True
             else:
                 self._ready |= "ready" in message

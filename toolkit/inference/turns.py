@@ -20,6 +20,7 @@ from toolkit.inference.request import Wish, refuse_empty
 
 log = logging.getLogger(__name__)
 TURN = 32  # as many as the engine decodes together
+TOGETHER = 16  # requests for a label alone that are begun with one message: many would take as long as their reading
 LONG = 8_000  # characters from which a text is read in slices
 
 Send = Callable[[dict[str, Any]], None]
@@ -105,11 +106,11 @@ class Inbox:
         with self._filled:
             return self._long[0] if self._long else None
 
-    def take(self, wish: Wish) -> Request | None:
-        """The oldest request of a group, or None where none waits."""
+    def take(self, wish: Wish, most: int = 1) -> list[Request]:
+        """The oldest requests of a group; none where none waits."""
         with self._filled:
-            group = self._groups.get(wish)
-            return group.popleft() if group else None
+            group = self._groups.get(wish) or deque[Request]()
+            return [group.popleft() for _ in range(min(most, len(group)))]
 
     def others_wait(self, wish: Wish) -> bool:
         """Whether another group or a long text waits."""
@@ -146,7 +147,7 @@ class _Slices:
             watch=watching(lambda _: request, inbox, send),
         )
         self._inbox = inbox
-        send({"begun": request.number})
+        send({"begun": [request.number]})
 
     def read_on(self) -> dict[str, Any] | None:
         """Read one slice; returns the answer once it is there."""
@@ -168,14 +169,15 @@ class _Feed:
 
     def texts(self) -> Iterator[str | None]:
         """Every text as the engine asks for one; None while it has work and no text waits."""
+        most = TOGETHER if self.wish.mode == "fast" else 1  # what is begun cannot be dropped, and reasoning takes long
         while self.taken < TURN or not self.inbox.others_wait(self.wish):
             self.inbox.steps += 1
-            request = self.inbox.take(self.wish)
-            if request is not None:
-                self.taken += 1
-                self.open.append(request)
-                self.send({"begun": request.number})
-                yield refuse_empty(request.text)
+            requests = self.inbox.take(self.wish, most)
+            if requests:
+                self.taken += len(requests)
+                self.open.extend(requests)
+                self.send({"begun": [request.number for request in requests]})
+                yield from (refuse_empty(request.text) for request in requests)
             elif self.open:
                 yield None
             else:
@@ -183,8 +185,7 @@ class _Feed:
 
     def take_unanswered(self) -> list[Request]:
         """The requests that a failure leaves open; the one that was to be first bears what came before any was read."""
-        request = None if self.taken else self.inbox.take(self.wish)
-        return [request] if request else list(self.open)
+        return list(self.open) if self.taken else self.inbox.take(self.wish)
 
 
 def _turn(model: Model, feed: _Feed) -> None:

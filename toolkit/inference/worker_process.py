@@ -6,6 +6,7 @@ and a thread that watches the input ends the process as soon as the parent is go
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO
 
 from toolkit.inference.protocol import decode, encode, error_message, request_from
@@ -34,7 +36,11 @@ def serve(load: Load) -> None:
     """Load with ``load`` what the first message names, then answer requests until the input ends."""
     for sent_to_groups in (signal.SIGINT, signal.SIGTERM):  # by Ctrl-C and by service managers; the parent decides
         signal.signal(sent_to_groups, signal.SIG_IGN)
-    requests, send = sys.stdin.buffer, _own_output()
+    requests, write = sys.stdin.buffer, _own_output()
+
+    def send(message: dict[str, Any]) -> None:
+        write([message])
+
     wanted: dict[str, Any] = decode(requests.readline())["load"]
     _die_with(wanted.pop("parent"))
     inbox = Inbox()
@@ -46,7 +52,42 @@ def serve(load: Load) -> None:
         send({"failed": error_message(error)})
         os._exit(1)
     send({"ready": {"name": model.name, "lenses": list(model.lenses), "noise_line": model.noise_line}})
-    take_turns(model, inbox, send)
+    take_turns(model, inbox, Outbox(write).put)
+
+
+class Outbox:
+    """Answers that wait to be written together, until the engine begins the next texts or takes a breath.
+
+    One write an answer wakes the parent as often, and it would take the processors from the engine.
+    """
+
+    def __init__(self, write: Callable[[list[dict[str, Any]]], None]) -> None:
+        self._write, self._waiting = write, SimpleQueue[dict[str, Any]]()
+        self._come, self._in_order = threading.Event(), threading.Lock()
+        threading.Thread(target=self._flush_on, daemon=True).start()
+
+    def put(self, message: dict[str, Any]) -> None:
+        """Let an answer wait. What is begun is told at once, with all that waits: the engine may end this process."""
+        self._waiting.put(message)
+        if "begun" in message:
+            self._flush()
+        else:
+            self._come.set()
+
+    def _flush(self) -> None:
+        some = []
+        with self._in_order:
+            with contextlib.suppress(Empty):
+                while True:
+                    some.append(self._waiting.get_nowait())
+            if some:
+                self._write(some)
+
+    def _flush_on(self) -> None:
+        while True:
+            self._come.wait()
+            self._come.clear()
+            self._flush()
 
 
 def load_model(wanted: dict[str, Any], progress: Progress) -> Model:
@@ -75,22 +116,22 @@ def _beat(inbox: Inbox, send: Send) -> None:
         time.sleep(BEAT)
 
 
-def _own_output() -> Send:
-    """A function that writes a message; from now on whatever prints goes to the standard error."""
+def _own_output() -> Callable[[list[dict[str, Any]]], None]:
+    """A function that writes messages; from now on whatever prints goes to the standard error."""
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     lock = threading.Lock()
 
-    def send(message: dict[str, Any]) -> None:
-        line = encode(message)
+    def write(messages: list[dict[str, Any]]) -> None:
+        lines = b"".join(map(encode, messages))
         try:
             with lock:
-                while line:
-                    line = line[answers.write(line) or 0 :]
+                while lines:
+                    lines = lines[answers.write(lines) or 0 :]
         except BrokenPipeError:
             os._exit(0)
 
-    return send
+    return write
 
 
 def _die_with(parent: int) -> None:

@@ -77,12 +77,14 @@ def speed(address: tuple[str, int], texts: list[str], mode: str, callers: int) -
             raise EmotionLRMError(f"The server answered {response.status}: {said.decode()}", "Look at its messages.")
         free.put(connection)
 
-    began = time.perf_counter()
     with ExitStack() as connections, ThreadPoolExecutor(callers) as pool:
         for _ in range(callers):
-            free.put(connections.enter_context(closing(HTTPConnection(*address, timeout=600))))
+            connection = connections.enter_context(closing(HTTPConnection(*address, timeout=600)))
+            connection.connect()
+            free.put(connection)
+        began = time.perf_counter()
         list(pool.map(ask, texts))
-    return len(texts) / (time.perf_counter() - began)
+        return len(texts) / (time.perf_counter() - began)
 
 
 @contextmanager
