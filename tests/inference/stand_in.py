@@ -38,9 +38,11 @@ def answering_twice() -> None:
     """Serve the stand-in and send every answer two times."""
     own_output = worker_process._own_output
 
-    def doubling() -> Callable[[list[dict[str, Any]]], None]:
+    def doubling() -> Callable[[bytes], None]:
         write = own_output()
-        return lambda messages: write([each for each in messages for _ in range(1 + ("analysis" in each))])
+        return lambda lines: write(
+            b"".join(line * (1 + (b'"analysis"' in line)) for line in lines.splitlines(keepends=True))
+        )
 
     worker_process._own_output = doubling
     main()

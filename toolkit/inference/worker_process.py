@@ -39,7 +39,7 @@ def serve(load: Load) -> None:
     requests, write = sys.stdin.buffer, _own_output()
 
     def send(message: dict[str, Any]) -> None:
-        write([message])
+        write(encode(message))
 
     wanted: dict[str, Any] = decode(requests.readline())["load"]
     _die_with(wanted.pop("parent"))
@@ -61,14 +61,14 @@ class Outbox:
     One write an answer wakes the parent as often, and it would take the processors from the engine.
     """
 
-    def __init__(self, write: Callable[[list[dict[str, Any]]], None]) -> None:
-        self._write, self._waiting = write, SimpleQueue[dict[str, Any]]()
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write, self._waiting = write, SimpleQueue[bytes]()
         self._come, self._in_order = threading.Event(), threading.Lock()
         threading.Thread(target=self._flush_on, daemon=True).start()
 
     def put(self, message: dict[str, Any]) -> None:
         """Let an answer wait. What is begun is told at once, with all that waits: the engine may end this process."""
-        self._waiting.put(message)
+        self._waiting.put(encode(message))
         if "begun" in message:
             self._flush()
         else:
@@ -81,7 +81,7 @@ class Outbox:
                 while True:
                     some.append(self._waiting.get_nowait())
             if some:
-                self._write(some)
+                self._write(b"".join(some))
 
     def _flush_on(self) -> None:
         while True:
@@ -116,14 +116,13 @@ def _beat(inbox: Inbox, send: Send) -> None:
         time.sleep(BEAT)
 
 
-def _own_output() -> Callable[[list[dict[str, Any]]], None]:
-    """A function that writes messages; from now on whatever prints goes to the standard error."""
+def _own_output() -> Callable[[bytes], None]:
+    """A function that writes lines; from now on whatever prints goes to the standard error."""
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     lock = threading.Lock()
 
-    def write(messages: list[dict[str, Any]]) -> None:
-        lines = b"".join(map(encode, messages))
+    def write(lines: bytes) -> None:
         try:
             with lock:
                 while lines:
