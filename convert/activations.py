@@ -11,6 +11,7 @@ import numpy as np
 from convert.block import FIRST, write_block
 from convert.errors import ConvertError
 from convert.files import explained
+from convert.ggml import F32, Tensor, require_layout
 from convert.header import Header, check_header
 from convert.logits import Evaluator
 from convert.rounding import BLOCK, Moments, MomentsOf
@@ -19,31 +20,6 @@ from convert.tokens import gguf_tokens
 
 _RUN = 1536  # columns whose products are kept together: memory grows with it, and so does what rounding can mend
 _ROWS = 256  # inputs of a matrix that wait for their products to be taken
-
-
-class _Tensor(ctypes.Structure):
-    """``ggml_tensor`` of the pinned llama.cpp; ``_require_layout`` holds it against the library."""
-
-    _fields_ = (
-        ("type", ctypes.c_int),
-        ("buffer", ctypes.c_void_p),
-        ("ne", ctypes.c_int64 * 4),
-        ("nb", ctypes.c_size_t * 4),
-        ("op", ctypes.c_int),
-        ("op_params", ctypes.c_int32 * 16),
-        ("flags", ctypes.c_int32),
-        ("src", ctypes.c_void_p * 10),
-        ("view_src", ctypes.c_void_p),
-        ("view_offs", ctypes.c_size_t),
-        ("data", ctypes.c_void_p),
-        ("name", ctypes.c_char * 64),
-        ("extra", ctypes.c_void_p),
-        ("padding", ctypes.c_char * 8),
-    )
-
-
-_F32 = 0
-_OBJECT_SIZE = 32  # what ggml keeps beside each tensor
 _LEFT = b"l_out-0"  # llama.cpp's name for the states that the first block leaves
 
 
@@ -71,7 +47,7 @@ def input_moments(
         ConvertError: no text, or another llama.cpp than the pinned one. While it yields: the disk is full, llama.cpp
             refuses a block or does not show what is asked of it.
     """
-    _require_layout()
+    require_layout()
     header = check_header(path)
     tokens = [ids[:n_ctx] for ids in gguf_tokens(path, texts) if ids]
     if not tokens:
@@ -157,21 +133,21 @@ class Watch:
 
     def __call__(self, pointer: int, asked: bool, _: object) -> bool:
         """Say of an operation that is to come whether it is of interest; of one that is done, take what is."""
-        operation = _Tensor.from_address(pointer)
+        operation = Tensor.from_address(pointer)
         if operation.name == _LEFT:
             if not asked:
                 self._left = _values(operation)
             return True
         if not operation.src[0] or not operation.src[1]:
             return not asked
-        name: str = _Tensor.from_address(operation.src[0]).name.decode("utf-8", "replace")
+        name: str = Tensor.from_address(operation.src[0]).name.decode("utf-8", "replace")
         if name not in self._wanted:
             return not asked
         first = self._sources.setdefault(operation.src[1], name)
         self._shared[name] = first
         if asked:
             return first == name
-        self._take(name, _Tensor.from_address(operation.src[1]))
+        self._take(name, Tensor.from_address(operation.src[1]))
         return True
 
     def left(self) -> Floats:
@@ -199,7 +175,7 @@ class Watch:
                 total /= np.float32(count)
         return {name: self._sums[first] for name, first in self._shared.items()}
 
-    def _take(self, name: str, source: _Tensor) -> None:
+    def _take(self, name: str, source: Tensor) -> None:
         inputs = _values(source)
         if inputs is None or inputs.shape[1] != self._wanted[name]:
             return  # nothing may be raised through native code; `moments` says what is missing
@@ -220,10 +196,10 @@ class Watch:
             total += inputs[:, run].T @ inputs[:, run]
 
 
-def _values(tensor: _Tensor) -> Floats | None:
+def _values(tensor: Tensor) -> Floats | None:
     """Copy a tensor of neighbouring 32-bit floats, shape (rows, row length); None for any other."""
     columns = tensor.ne[0]
-    if (tensor.type, tensor.nb[1]) != (_F32, 4 * columns):
+    if (tensor.type, tensor.nb[1]) != (F32, 4 * columns):
         return None
     rows = int(np.prod(tensor.ne[1:]))
     values = (ctypes.c_float * (rows * columns)).from_address(tensor.data)
@@ -236,15 +212,3 @@ def _runs(columns: int) -> list[slice]:
     n_runs = -(-columns // _RUN)
     cuts = [BLOCK * (blocks * i // n_runs) for i in range(n_runs)] + [columns]
     return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
-
-
-def _require_layout() -> None:
-    """Make sure that a tensor of the installed llama.cpp is as large as the one that is read here."""
-    from llama_cpp._ggml import libggml
-
-    libggml.ggml_tensor_overhead.restype = ctypes.c_size_t
-    if libggml.ggml_tensor_overhead() != _OBJECT_SIZE + ctypes.sizeof(_Tensor):
-        raise ConvertError(
-            "The installed llama-cpp-python is another release than the pinned one",
-            'Reinstall the pinned one: pip install "llama-cpp-python==0.3.36"',
-        )

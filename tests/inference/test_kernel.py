@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from convert.file_types import cpu_flags
+from convert.ggml import BF16, F16, F32, Tensor
 from toolkit.errors import ModelError
 from toolkit.inference import kernel
 
-BF16, F16, F32 = 30, 1, 0  # as in ggml.h
 OURS = (BF16, BF16, F32)
 needs_bfloat16 = pytest.mark.skipif(
     not cpu_flags() >= kernel._NEEDED, reason="the processor does not multiply bfloat16"
@@ -35,6 +35,14 @@ def halved(values: np.ndarray) -> np.ndarray:
 
 def widened(values: np.ndarray) -> np.ndarray:
     return (values.astype(np.uint32) << 16).view(np.float32)
+
+
+def use_before(original: Any, library: ctypes.CDLL, part: str) -> None:
+    """Use a part of the library, with ``original`` behind it."""
+    set_original, use = (getattr(library, f"{part}_{name}") for name in ("original", "use"))
+    set_original.argtypes, use.argtypes = [ctypes.c_void_p], [ctypes.c_bool]
+    set_original(ctypes.cast(original, ctypes.c_void_p))
+    use(True)
 
 
 class Product:
@@ -52,10 +60,7 @@ class Product:
             return True
 
         self._original = kind(original)
-        self.library.matmul_original.argtypes = [ctypes.c_void_p]
-        self.library.matmul_original(ctypes.cast(self._original, ctypes.c_void_p))
-        self.library.matmul_use.argtypes = [ctypes.c_bool]
-        self.library.matmul_use(True)
+        use_before(self._original, library, "matmul")
         self.function = self.library.llamafile_sgemm
         self.function.argtypes, self.function.restype = kind._argtypes_, kind._restype_  # type: ignore[attr-defined]
 
@@ -91,12 +96,9 @@ class Attention:
             self.asked += 1
 
         self._original = kind(original)
-        self.library.attention_original.argtypes = [ctypes.c_void_p]
-        self.library.attention_original(ctypes.cast(self._original, ctypes.c_void_p))
-        self.library.attention_use.argtypes = [ctypes.c_bool]
-        self.library.attention_use(True)
+        use_before(self._original, library, "attention")
         self.function = self.library.ggml_compute_forward_flash_attn_ext
-        self.function.argtypes = [ctypes.c_void_p, ctypes.POINTER(kernel._Tensor)]
+        self.function.argtypes = [ctypes.c_void_p, ctypes.POINTER(Tensor)]
 
     def __call__(self, *arrays: np.ndarray, threads: int = 1) -> np.ndarray:
         return kernel._attend(self.function, *arrays, threads)
@@ -278,20 +280,24 @@ def test_a_row_does_not_depend_on_its_neighbours(attention: Attention) -> None:
         assert np.array_equal(found, together[:, row : row + length])
 
 
+def source(layer: Tensor, number: int) -> Tensor:
+    return Tensor.from_address(layer.src[number])
+
+
 @needs_bfloat16
 @pytest.mark.parametrize(
     "change",
     [
-        lambda layer, _: layer.params.__setitem__(1, 0.5),  # ALiBi
-        lambda layer, _: layer.params.__setitem__(2, 50.0),  # capped scores
-        lambda layer, mask: layer.source.__setitem__(4, ctypes.pointer(mask)),  # sinks
-        lambda layer, _: layer.source.__setitem__(3, None),  # no mask
-        lambda layer, _: setattr(layer.source[1].contents, "type", BF16),
-        lambda layer, _: setattr(layer.source[2].contents, "type", F32),
-        lambda layer, _: layer.source[1].contents.size.__setitem__(0, 272),
-        lambda layer, _: layer.source[2].contents.size.__setitem__(1, 63),
-        lambda layer, _: layer.source[2].contents.stride.__setitem__(0, 128),  # transposed
-        lambda layer, _: layer.source[0].contents.size.__setitem__(2, 17 * 3),
+        lambda layer: layer.op_params.__setitem__(1, 0x3F000000),  # ALiBi of .5
+        lambda layer: layer.op_params.__setitem__(2, 0x42480000),  # scores capped at 50
+        lambda layer: layer.src.__setitem__(4, layer.src[3]),  # sinks
+        lambda layer: layer.src.__setitem__(3, None),  # no mask
+        lambda layer: setattr(source(layer, 1), "type", BF16),
+        lambda layer: setattr(source(layer, 2), "type", F32),
+        lambda layer: source(layer, 1).ne.__setitem__(0, 272),
+        lambda layer: source(layer, 2).ne.__setitem__(1, 63),
+        lambda layer: source(layer, 2).nb.__setitem__(0, 128),  # transposed
+        lambda layer: source(layer, 0).ne.__setitem__(2, 17 * 3),
     ],
 )
 def test_attention_that_it_is_not_made_for_is_handed_on(
@@ -299,10 +305,9 @@ def test_attention_that_it_is_not_made_for_is_handed_on(
 ) -> None:
     queries, keys, values, mask = drawn(1, 9, 3, 4, 64, 64)
     see(mask, 0, 0, 4, 0)
-    pointer = kernel._tensor(mask)
 
-    def changed(_thread: int, layer: Any) -> None:
-        change(layer, pointer)
+    def changed(_thread: int, layer: Tensor) -> None:
+        change(layer)
         attention.function(_thread, layer)
 
     monkeypatch.setattr(attention, "asked", 0)

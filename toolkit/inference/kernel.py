@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from convert.file_types import cpu_flags
+from convert.ggml import BF16, F16, F32, Tensor
 from toolkit.errors import ModelError
 from toolkit.inference.abi import PINNED
 from toolkit.inference.store import models_folder
@@ -42,7 +43,6 @@ _NEEDED = {"avx512f", "avx512bw", "avx512vl", "avx512_bf16"}
 _COMPILE = ("-std=c++17", "-O3", "-w", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16")
 _LINK = ("-shared", "-fPIC", "-Wl,--as-needed", "-Wl,--version-script")
 _COMPILERS, _PATIENCE = ("c++", "g++", "clang++"), 60  # seconds
-_BF16, _F16, _F32 = 30, 1, 0  # as in ggml.h
 _SIZES, _MATRIX = [ctypes.c_int64] * 3, [ctypes.c_void_p, ctypes.c_int64]
 _library: Any = None  # once it is in its place
 _stranded: ModelError | None = None  # why what is in its place cannot be used
@@ -205,37 +205,17 @@ def _multiplies(product: Any) -> bool:
         places = [part for matrix, stride in matrices for part in (matrix.ctypes.data, stride)]
         for number in range(2):
             thread = np.array([number, 2], np.intc)
-            if not product(thread.ctypes.data, rows, count, depth, *places, _BF16, _BF16, _F32):
+            if not product(thread.ctypes.data, rows, count, depth, *places, BF16, BF16, F32):
                 return False
         if not np.array_equal(out, right @ left.T):
             return False
     return True
 
 
-class _Tensor(ctypes.Structure):
-    """``ggml_tensor`` of the pinned release, as far as attention needs it."""
-
-
-_Tensor._fields_ = [
-    ("type", ctypes.c_int32),
-    ("buffer", ctypes.c_void_p),
-    ("size", ctypes.c_int64 * 4),
-    ("stride", ctypes.c_uint64 * 4),
-    ("operation", ctypes.c_int32),
-    ("params", ctypes.c_float * 16),
-    ("flags", ctypes.c_int32),
-    ("source", ctypes.POINTER(_Tensor) * 10),
-    ("viewed", ctypes.c_void_p),
-    ("offset", ctypes.c_uint64),
-    ("data", ctypes.c_void_p),
-]
-
-
-def _tensor(values: np.ndarray) -> _Tensor:
+def _tensor(values: np.ndarray) -> Tensor:
     """An array of four axes, which has to live as long."""
-    kind = {"float32": _F32, "float16": _F16}[values.dtype.name]
-    size, stride = (ctypes.c_int64 * 4)(*values.shape[::-1]), (ctypes.c_uint64 * 4)(*values.strides[::-1])
-    return _Tensor(type=kind, size=size, stride=stride, data=values.ctypes.data)
+    ne, nb = (ctypes.c_int64 * 4)(*values.shape[::-1]), (ctypes.c_size_t * 4)(*values.strides[::-1])
+    return Tensor(type={"float32": F32, "float16": F16}[values.dtype.name], ne=ne, nb=nb, data=values.ctypes.data)
 
 
 def _attend(
@@ -250,13 +230,13 @@ def _attend(
     Returns:
         Shape (streams, rows, heads, depth); NaN where nothing was written.
     """
-    attention.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Tensor)]
+    attention.argtypes = [ctypes.c_void_p, ctypes.POINTER(Tensor)]
     streams, heads, rows, _ = queries.shape
     out = np.full((streams, rows, heads, values.shape[3]), np.nan, np.float32)
     layer = _tensor(out)
-    layer.params[0] = 1 / 8
-    for number, part in enumerate((queries, keys, values, mask)):
-        layer.source[number] = ctypes.pointer(_tensor(part))
+    layer.op_params[0] = int(np.float32(1 / 8).view(np.int32))
+    sources = [_tensor(part) for part in (queries, keys, values, mask)]
+    layer.src[:4] = [ctypes.addressof(source) for source in sources]
     for number in range(threads):
         thread = np.array([number, threads], np.intc)
         attention(thread.ctypes.data, layer)
