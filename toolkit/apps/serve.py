@@ -183,5 +183,5 @@ def run(application: ASGIApp, listener: socket.socket, limits: Limits) -> None:
     )  # fmt: skip
     # uvicorn sends itself the signal again when it is done; that we were asked to end is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    gc.freeze()  # what is here now stays: looking through it again and again took a tenth of an answer's time
+    gc.freeze()  # what is here now stays: looking through it again and again took 8 % of the server's time
     uvicorn.Server(config).run(sockets=[listener])
