@@ -1,8 +1,11 @@
-"""Where the folders that hold no code lie: in a wheel inside the package, in a checkout at the top."""
+"""Where files lie that are not code: the folders that ship, in a wheel or a checkout, and what this machine keeps."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import platformdirs
 
 from toolkit.errors import EmotionLRMError
 
@@ -22,3 +25,8 @@ def asset(*parts: str) -> Path:
     raise EmotionLRMError(
         f"The installed package lacks {'/'.join(parts)}.", "Reinstall emotion-lrm; the installation is incomplete."
     )
+
+
+def cache_folder() -> Path:
+    """``EMOTION_LRM_CACHE`` or the user's cache folder: whatever can be made again."""
+    return Path(os.environ.get("EMOTION_LRM_CACHE") or platformdirs.user_cache_dir("emotion-lrm", appauthor=False))

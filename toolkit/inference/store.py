@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from convert.errors import FileError, GGUFError
 from convert.file_types import FILE_TYPES, MIXED, default_file_type
 from convert.header import check_header
-from toolkit.assets import asset
+from toolkit.assets import asset, cache_folder
 from toolkit.base import BaseModelConfig, find_base_gguf, load_base
 from toolkit.config import Config, load_config
 from toolkit.contract.lens import Lens
@@ -55,9 +53,8 @@ class ModelFile:
 
 
 def models_folder() -> Path:
-    """``EMOTION_LRM_CACHE`` or the user's cache folder, then ``models``."""
-    root = os.environ.get("EMOTION_LRM_CACHE") or platformdirs.user_cache_dir("emotion-lrm", appauthor=False)
-    return Path(root) / "models"
+    """Where built models lie."""
+    return cache_folder() / "models"
 
 
 def load_shipped() -> Shipped:
@@ -153,7 +150,7 @@ def ensure(name: str | None, progress: Progress | None = None) -> Path:
     path, shipped = model_path(name), load_shipped().models[known]
     base, adapter = load_base(shipped.base), asset("models", "adapters", shipped.adapter)
     metadata = build_metadata(known, shipped, base)
-    metadata["recipe"] = _recipe(adapter, file_type, metadata)
+    metadata["recipe"] = _recipe(adapter, file_type, metadata, chat_template(base))
     if not _is_current(path, metadata["recipe"]):
         build_model(
             find_base_gguf(base),
@@ -161,7 +158,7 @@ def ensure(name: str | None, progress: Progress | None = None) -> Path:
             path,
             file_type,
             metadata=metadata,
-            chat_template=chat_template(),
+            chat_template=chat_template(base),
             progress=progress,
             texts=_weighing_texts(base, file_type),
         )
@@ -177,9 +174,9 @@ def _weighing_texts(base: BaseModelConfig, file_type: str) -> list[str]:
     return weighing_texts(find_base_gguf(base))
 
 
-def _recipe(adapter: Path, file_type: str, metadata: dict[str, Any]) -> str:
+def _recipe(adapter: Path, file_type: str, metadata: dict[str, Any], template: str) -> str:
     """A hash over what this installation would build, found without reading the base: its hash is in ``base.json``."""
-    digest = hashlib.sha256(json.dumps([file_type, metadata, chat_template()], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([file_type, metadata, template], sort_keys=True).encode())
     for name in ("base.json", "adapter_config.json", "adapter_model.safetensors"):
         path = adapter / name
         if not path.is_file():
@@ -212,13 +209,13 @@ def build_metadata(name: str, shipped: ShippedModel, base: BaseModelConfig) -> d
     }
 
 
-def chat_template() -> str:
-    """Our prompt through the author's lens as the Jinja template that other programs render.
+def chat_template(base: BaseModelConfig) -> str:
+    """Our prompt through the author's lens as the Jinja template that other programs render, in the base's frame.
 
     The last message is the text; whoever serves it must hold the answer to the grammar or schema.
     """
     spec = load_prompt()
-    frame = spec.frames[0]
+    frame = next(frame for frame in spec.frames if frame["name"] == base.frame)
     around = (frame["head"].format(question=spec.questions[Lens.AUTHOR]), frame["tail"])
     head, tail = (part.replace("\n", "\\n") for part in around)
     return f"{{{{ '{head}' }}}}{{{{ messages[-1]['content'] | trim }}}}{{{{ '{tail}' }}}}"
