@@ -39,7 +39,7 @@ def take(browser: Browser, url: str, scheme: str) -> None:
     page.wait_for_timeout(1000)  # colours of buttons fade
     lowest = page.locator("article.reading").last.bounding_box()
     assert lowest is not None
-    height = lowest["y"] + lowest["height"] + 24
+    height = lowest["y"] + lowest["height"] + 12  # what is said below the readings is left out
     page.screenshot(path=IMAGES / f"page-{scheme}.png", clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
     page.close()
 
