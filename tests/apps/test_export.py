@@ -290,3 +290,20 @@ def test_a_server_that_does_not_start_is_explained(tmp_path: Path) -> None:
     assert str(broken) in command
     with pytest.raises(ServerError, match=f"{name} does not start"), serving(broken, 1):
         pass
+
+
+def test_an_adapter_is_merged_into_the_base_that_it_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class BuildStartedError(Exception):
+        """Where it would begin to build."""
+
+    def build(base: Path, *_: Any, **__: Any) -> None:
+        raise BuildStartedError(base)
+
+    monkeypatch.setattr("convert.build.build_model", build)
+    monkeypatch.setattr("toolkit.base.find_base_gguf", lambda base: Path(base.name))
+    for adapter, name in (("told", "smollm2-135m"), ("told-gemma", "gemma-3-270m")):
+        result = CliRunner().invoke(
+            export, ["--out", str(tmp_path / "out"), "--adapter", str(asset("models", "adapters", adapter))]
+        )
+        assert isinstance(result.exception, BuildStartedError)
+        assert result.exception.args == (Path(name),)

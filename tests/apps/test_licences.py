@@ -10,6 +10,7 @@ import pytest
 from toolkit.apps.export import adapter_metadata
 from toolkit.apps.licences import licences, remark
 from toolkit.assets import asset
+from toolkit.base import load_base
 from toolkit.cli import main
 from toolkit.errors import ModelError
 from toolkit.inference import supervisor
@@ -112,13 +113,25 @@ def test_a_model_of_another_licence_does_not_get_ours(told: dict[str, str], word
     assert "Apache License" in texts["LICENSE-Apache-2.0"]
 
 
+def test_what_is_made_from_gemma_has_its_terms_and_notice_beside_it() -> None:
+    told = {"licence": load_base("gemma-3-270m").licence, "datasets": ["GoEmotions"]}
+    texts = licences("mine", told)
+    assert (
+        "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
+        in (texts["NOTICE"])
+    )
+    assert "Section 3: DISTRIBUTION AND RESTRICTIONS" in texts["GEMMA_TERMS.md"]
+    assert "Gemma Terms of Use" in remark(told)
+    assert "NOTICE" not in licences("mine", NC)
+
+
 @pytest.mark.parametrize("name", load_shipped().models)
 def test_building_a_shipped_adapter_oneself_tells_the_same_of_it(name: str) -> None:
     shipped = load_shipped().models[name]
     told = adapter_metadata(asset("models", "adapters", shipped.adapter))
     assert (told["licence"], told["datasets"]) == (shipped.licence, shipped.datasets)
     assert told["lenses"] == [str(lens) for lens in shipped.lenses]
-    assert told["base"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert told["base"] == load_base(shipped.base).model_id
 
 
 def test_an_adapter_that_says_nothing_has_no_licence(tmp_path: Path) -> None:

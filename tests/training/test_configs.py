@@ -108,6 +108,13 @@ def test_the_two_lens_adapter_is_the_mean_of_its_two_runs() -> None:
     assert runs[1].init == runs[0].run_dir / "adapter"
 
 
+def test_the_adapter_on_gemma_comes_of_its_two_stages() -> None:
+    last, first = shipped("told-gemma-reasoned.yaml", "told-gemma.yaml")
+    assert last.init == first.run_dir / "adapter"
+    recorded = told("told-gemma")
+    assert [as_read(stage["config"]) for stage in (recorded, *recorded["before"])] == [public(last), public(first)]
+
+
 def test_the_stages_of_the_told_adapter_follow_one_another() -> None:
     again, comments = shipped("told-again.yaml", "told-again-comments.yaml")
     *later, distilled = shipped(*CONTRASTED)

@@ -46,8 +46,13 @@ class Files:
     """The files that were found on the way, for the questions that come later."""
 
     settings: Settings = field(default_factory=Settings)
-    base: Path | None = None
+    base: list[Path] = field(default_factory=list)  # one file, or parts of one
     model: Path | None = None
+
+    def whole_base(self) -> Path | None:
+        """The base as one GGUF, where it is one and the model was built upon it as far as one knows."""
+        somebodys = (self.settings.model or "").endswith(".gguf")
+        return self.base[0] if len(self.base) == 1 and not somebodys else None
 
 
 def examine() -> Iterator[Check]:
@@ -59,12 +64,12 @@ def examine() -> Iterator[Check]:
     yield ask("base", lambda: base_weights(files))
     yield ask("model", lambda: model_file(files))
     yield ask("threads", threads)
-    yield ask("memory", lambda: memory(files.model or files.base))
+    yield ask("memory", lambda: memory([files.model] if files.model else files.base))
     yield ask("disk", lambda: disk(files.model is not None))
     yield ask("cache folder", lambda: cache_folder(files.model is not None))
     yield ask("config folder", config_folder)
     yield ask("offline", offline)
-    yield from native(files.model, files.base)
+    yield from native(files.model, files.whole_base())
 
 
 def ask(name: str, question: Callable[[], Finding]) -> Check:
@@ -106,22 +111,25 @@ def settings(files: Files) -> Finding:
 
 
 def base_weights(files: Files) -> Finding:
-    """The base model's weights, which a build needs, and their hash."""
+    """The weights of the base of the model that is asked for, which a build needs, and their hash."""
     from convert.files import sha256_of
-    from toolkit.base import find_base_gguf, load_base
-    from toolkit.inference.store import load_shipped
+    from toolkit.base import base_files, load_base
+    from toolkit.inference.store import load_shipped, parse_name
 
+    name = files.settings.model
     shipped = load_shipped()
-    base = load_base(shipped.models[shipped.default].base)
+    known = shipped.default if name is None or name.endswith(".gguf") else parse_name(name)[0]
+    base = load_base(shipped.models[known].base)
     try:
-        path = find_base_gguf(base)
+        found = base_files(base)
     except EmotionLRMError as error:
         return "warning", f"{error} {error.hint}"
     assert base.gguf is not None
-    if sha256_of(path) != base.gguf.sha256:
-        return "broken", f"{path} is not the file it should be: its SHA-256 differs; install it again"
-    files.base = path
-    return "ok", f"{base.model_id}, {path.stat().st_size / _MB:.0f} MB, SHA-256 as published"
+    if sha256_of(*found) != base.gguf.sha256:
+        return "broken", f"{found[0]} is not the file it should be: its SHA-256 differs; install it again"
+    files.base = found
+    size = sum(file.stat().st_size for file in found)
+    return "ok", f"{base.model_id}, {size / _MB:.0f} MB, SHA-256 as published"
 
 
 def model_file(files: Files) -> Finding:
@@ -138,7 +146,7 @@ def model_file(files: Files) -> Finding:
         if name is not None and name.endswith(".gguf"):
             raise
         parse_name(name)
-        can_build = files.base is not None
+        can_build = bool(files.base)
         return ("warning" if can_build else "broken"), f"{error} {error.hint if can_build else 'Its base is missing.'}"
     if CONTENT_HASH not in check_header(path).metadata:
         files.model = path
@@ -160,10 +168,10 @@ def threads() -> Finding:
     return "ok", told
 
 
-def memory(model: Path | None) -> Finding:
+def memory(weights: list[Path]) -> Finding:
     """Free memory against what the weights and a full context take."""
     available = available_memory()
-    needed = (model.stat().st_size if model else _BUILT) + _CONTEXT
+    needed = (sum(file.stat().st_size for file in weights) or _BUILT) + _CONTEXT
     if available is None:
         return "ok", f"this system does not tell; about {needed / _MB:,.0f} MB are needed"
     told = f"{available / _MB:,.0f} MB free, about {needed / _MB:,.0f} MB needed"

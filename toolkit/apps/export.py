@@ -47,7 +47,7 @@ class Source:
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder to write.")
 @click.option("--model", metavar="NAME|FILE", help="A model's name or a GGUF file.  [default: the shipped model]")
 @click.option("--adapter", type=_FOLDER, help="Export this LoRA folder, merged into its base, instead of a model.")
-@click.option("--base", type=_FILE, help="With --adapter: the GGUF it belongs to.  [default: the default base]")
+@click.option("--base", type=_FILE, help="With --adapter: the GGUF it belongs to.  [default: what its base.json names]")
 @click.option(
     "-t", "--file-type", type=click.Choice(FILE_TYPES, case_sensitive=False), help="With --adapter.  [default: Q8_0]"
 )
@@ -125,11 +125,13 @@ def chosen_source(
         return
     from convert.build import build_model
     from convert.files import explained
-    from toolkit.base import find_base_gguf, load_base
+    from toolkit.base import base_of, find_base_gguf, load_base
+    from toolkit.inference.origin import read_origin
     from toolkit.inference.store import load_shipped
 
     shipped = load_shipped()
-    base = base or find_base_gguf(load_base(shipped.models[shipped.default].base))
+    known = base_of(read_origin(adapter).base) or load_base(shipped.models[shipped.default].base)
+    base = base or find_base_gguf(known)
     with explained(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as work:

@@ -111,7 +111,7 @@ def readme(name: str, frames: Mapping[Lens, Frame]) -> str:
         '| `*.schema.json` | the JSON schema, for `"response_format": {"type": "json_object", "schema": ...}` |',
         "| `*.request.json` | a whole request |",
         "| `Modelfile` | for Ollama; untested |",
-        "| `MODEL_CARD.md`, `LICENSE*`, `THIRD_PARTY_NOTICES.md` | what it is made of, what it may be used for |",
+        "| `MODEL_CARD.md`, `LICENSE*`, other files in capitals | what it is made of, what it may be used for |",
         "",
     ]
     if others:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toolkit.inference.origin import NON_COMMERCIAL, PROJECT_LICENCE, remark_on
+from toolkit.assets import asset
+from toolkit.inference.origin import GEMMA, NON_COMMERCIAL, PROJECT_LICENCE, remark_on
 
 _OF_THE_REST = f"LICENSE-{PROJECT_LICENCE}"
 _TERMS = f"""\
@@ -32,11 +33,12 @@ def licences(name: str, told: Mapping[str, Any]) -> dict[str, str]:
     texts = _of_the_project()
     if told.get("licence") == PROJECT_LICENCE:
         return texts
-    return texts | {"LICENSE": _notice(name, told), _OF_THE_REST: texts["LICENSE"]}
+    texts |= {"LICENSE": _notice(name, told), _OF_THE_REST: texts["LICENSE"]}
+    return texts | _of_gemma() if GEMMA in told.get("licence", "") else texts
 
 
 def remark(told: Mapping[str, Any]) -> str:
-    """A sentence for a model that is not for commercial use; empty for others."""
+    """A sentence for a model that may not be used as one likes; empty for others."""
     return remark_on(told.get("licence", ""), told.get("datasets", ()))
 
 
@@ -51,6 +53,12 @@ def _notice(name: str, told: Mapping[str, Any]) -> str:
         parts.append(f"It was made from {told['base']}, whose licence holds for it too.\n")
     parts.append(f"Everything else here is under {PROJECT_LICENCE}, see {_OF_THE_REST} and THIRD_PARTY_NOTICES.md.\n")
     return "\n".join(parts)
+
+
+def _of_gemma() -> dict[str, str]:
+    """What Google's terms want to lie beside whatever is made from Gemma: themselves, and a notice."""
+    folder = asset("models", "adapters", "told-gemma")
+    return {name: (folder / name).read_text(encoding="utf-8") for name in ("GEMMA_TERMS.md", "NOTICE")}
 
 
 def _of_the_project() -> dict[str, str]:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from convert.adapter import BASE_FILE
-from toolkit.assets import asset
-from toolkit.base import load_base
+from toolkit.base import base_of
 from toolkit.contract.lens import Lens
 from toolkit.errors import ModelError
 
 CORPORA = {Lens.AUTHOR: "GoEmotions", Lens.READER: "EmpatheticDialogues"}
-PROJECT_LICENCE, NON_COMMERCIAL = "Apache-2.0", "CC-BY-NC-4.0"
+PROJECT_LICENCE, NON_COMMERCIAL, GEMMA = "Apache-2.0", "CC-BY-NC-4.0", "Gemma Terms of Use"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +35,12 @@ class Origin:
 
 
 def remark_on(licence: str, datasets: Collection[str]) -> str:
-    """A sentence for a licence that forbids commercial use; empty for others."""
-    if "NC" not in licence.upper().split("-"):
-        return ""
-    return f"This model learned from {' and '.join(datasets)}; its licence, {licence}, forbids commercial use."
+    """A sentence for a licence that forbids commercial use or binds to the base's terms; empty for others."""
+    if "NC" in licence.upper().split("-"):
+        return f"This model learned from {' and '.join(datasets)}; its licence, {licence}, forbids commercial use."
+    if licence == GEMMA:
+        return "This model is built on Gemma; the Gemma Terms of Use hold for it (ai.google.dev/gemma/terms)."
+    return ""
 
 
 def read_origin(adapter: Path) -> Origin:
@@ -92,8 +93,8 @@ def _licence(base: str, corpora: Collection[Lens], whole: bool) -> str:
     Args:
         whole: whether all is known that was learned from.
     """
-    configs = [load_base(str(path)) for path in sorted(asset("models", "configs", "base").glob("*.yaml"))]
-    of_base = next((config.licence for config in configs if config.model_id == base), "")
+    known = base_of(base)
+    of_base = known.licence if known else ""
     if Lens.READER not in corpora:
         return of_base if whole else ""
     return NON_COMMERCIAL if of_base in ("", PROJECT_LICENCE) else f"{NON_COMMERCIAL} and {of_base}"

@@ -19,7 +19,7 @@ import numpy as np
 from convert.adapter import Adapter, read_adapter, require_base
 from convert.header import check_header
 from toolkit.assets import asset
-from toolkit.base import find_base_gguf, load_base
+from toolkit.base import base_of, find_base_gguf, load_base
 from toolkit.contract.lens import Lens
 from toolkit.contract.prompt import frame_for, load_prompt, prepare_text
 from toolkit.contract.taxonomy import load_taxonomy
@@ -256,13 +256,12 @@ def _base_of(adapter: Adapter) -> Path:
         if (named / "config.json").is_file():
             return named
         raise ModelError(f"The adapter {adapter.path.name} does not say which base it is for.", "Add its base.json.")
-    for config in sorted(asset("models", "configs", "base").glob("*.yaml")):
-        base = load_base(str(config))
-        if base.model_id == adapter.base.model_id:
-            path = find_base_gguf(base)
-            require_base(adapter, path, check_header(path))
-            return path
-    raise ModelError(
-        f"The base {adapter.base.model_id} of the adapter {adapter.path.name} is unknown here.",
-        "Add a file for it to models/configs/base.",
-    )
+    base = base_of(adapter.base.model_id)
+    if base is None:
+        raise ModelError(
+            f"The base {adapter.base.model_id} of the adapter {adapter.path.name} is unknown here.",
+            "Add a file for it to models/configs/base.",
+        )
+    path = find_base_gguf(base)
+    require_base(adapter, path, check_header(path))
+    return path

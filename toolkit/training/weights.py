@@ -25,10 +25,10 @@ def choose_precision(asked: str) -> torch.dtype:
 def load_base_weights(base: BaseModelConfig, dtype: torch.dtype) -> tuple[Any, Any, dict[str, str]]:
     """The causal LM, its tokenizer, and what ``base.json`` says of it.
 
-    A local GGUF is preferred (transformers dequantizes it); without one the hub's weights are used.
+    The GGUF that the base names is taken (transformers dequantizes it); a base that names none comes from the hub.
 
     Raises:
-        ModelError: where neither is to be had or the GGUF's hash is another.
+        ModelError: where the GGUF is not to be had or its hash is another.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
