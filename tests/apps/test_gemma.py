@@ -21,7 +21,7 @@ pytestmark = pytest.mark.real
 GEMMA = "emotion-gemma-3-270m-told"
 TEXT = "I feel disappointed and ignored..."
 REMARK = "This model is built on Gemma; the Gemma Terms of Use hold for it (ai.google.dev/gemma/terms)."
-GOLDEN_TEXTS, GOLDEN_HITS = 60, 39  # 43 where it was measured
+GOLDEN_TEXTS, GOLDEN_HITS = 60, 42  # 46 where it was measured
 
 
 def read_one(cache: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -73,4 +73,4 @@ def test_it_is_right_on_most_hard_texts_together_as_alone(first: subprocess.Comp
         alone = np.concatenate([model.posteriors([text], lens="author")[0] for text in texts[:6]])
     hits = sum(labels[one.argmax()] == row["emotion"] for one, row in zip(together, rows, strict=True))
     assert hits >= GOLDEN_HITS, hits
-    assert np.abs(together[:6] - alone).max() < 1e-3  # equal where attention is ours, see test_independence.py
+    assert np.abs(together[:6] - alone).max() < 1e-3  # equal where attention is ours

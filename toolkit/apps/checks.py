@@ -51,8 +51,10 @@ class Files:
 
     def whole_base(self) -> Path | None:
         """The base as one GGUF, where it is one and the model was built upon it as far as one knows."""
-        somebodys = (self.settings.model or "").endswith(".gguf")
-        return self.base[0] if len(self.base) == 1 and not somebodys else None
+        from toolkit.inference.store import names_file
+
+        known = not names_file(self.settings.model or "")
+        return self.base[0] if len(self.base) == 1 and known else None
 
 
 def examine() -> Iterator[Check]:
@@ -114,11 +116,11 @@ def base_weights(files: Files) -> Finding:
     """The weights of the base of the model that is asked for, which a build needs, and their hash."""
     from convert.files import sha256_of
     from toolkit.base import base_files, load_base
-    from toolkit.inference.store import load_shipped, parse_name
+    from toolkit.inference.store import load_shipped, names_file, parse_name
 
     name = files.settings.model
     shipped = load_shipped()
-    known = shipped.default if name is None or name.endswith(".gguf") else parse_name(name)[0]
+    known = shipped.default if name is None or names_file(name) else parse_name(name)[0]
     base = load_base(shipped.models[known].base)
     try:
         found = base_files(base)
@@ -137,13 +139,13 @@ def model_file(files: Files) -> Finding:
     from convert.build import require_sealed
     from convert.gguf_file import CONTENT_HASH
     from convert.header import check_header
-    from toolkit.inference.store import locate, parse_name
+    from toolkit.inference.store import locate, names_file, parse_name
 
     name = files.settings.model
     try:
         path = locate(name)
     except EmotionLRMError as error:
-        if name is not None and name.endswith(".gguf"):
+        if name is not None and names_file(name):
             raise
         parse_name(name)
         can_build = bool(files.base)

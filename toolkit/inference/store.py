@@ -104,6 +104,11 @@ def default_name(lenses: Collection[Lens]) -> str:
     )
 
 
+def names_file(name: str) -> bool:
+    """Whether a model is asked for by its file instead of its name."""
+    return name.endswith(".gguf") or os.sep in name
+
+
 def model_path(name: str | None) -> Path:
     """Where the GGUF of a shipped model lies once it is built."""
     known, file_type = parse_name(name)
@@ -116,7 +121,7 @@ def locate(name: str | None) -> Path:
     Raises:
         ModelError: where it is not there.
     """
-    if name and (name.endswith(".gguf") or os.sep in name):
+    if name and names_file(name):
         if not Path(name).is_file():
             raise ModelError(
                 f"There is no model file {name}.", "Check the path, or pass a name from: emotion-lrm models"
@@ -142,7 +147,7 @@ def ensure(name: str | None, progress: Progress | None = None) -> Path:
 
     Safe when several processes ask at once and when a build is killed half-way.
     """
-    if name and (name.endswith(".gguf") or os.sep in name):
+    if name and names_file(name):
         return locate(name)
     from convert.build import build_model
 

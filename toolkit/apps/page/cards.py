@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from toolkit.apps.models import megabytes
 from toolkit.assets import asset
 from toolkit.base import load_base
 from toolkit.contract.lens import Lens, parse_lens
-from toolkit.inference.store import ShippedModel, installed, load_shipped, locate, model_path, parse_name
+from toolkit.inference.store import ShippedModel, installed, load_shipped, locate, model_path, names_file, parse_name
 from toolkit.settings import Settings
 
 FIGURES = ("what", "split", "rows", "accuracy", "macro-F1", "calibration error")
@@ -53,7 +52,7 @@ def card_of(name: str | None) -> Card:
         ModelError: for an unknown name or a missing file.
         ConvertError: for a file that is no sound GGUF.
     """
-    if name and (name.endswith(".gguf") or os.sep in name):
+    if name and names_file(name):
         return _card_of_file(locate(name))
     known, file_type = parse_name(name)
     return _card_of_shipped(known, file_type, load_shipped().models[known])

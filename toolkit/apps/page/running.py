@@ -140,7 +140,9 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _whole(name: str, value: str) -> str:
-    is_file = name in ("model", "adapter") and (value.endswith(".gguf") or os.sep in value)
+    from toolkit.inference.store import names_file
+
+    is_file = name in ("model", "adapter") and names_file(value)
     return str(Path(value).absolute()) if is_file else value
 
 
